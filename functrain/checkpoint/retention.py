@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, Protocol
 
 import attrs
@@ -36,7 +35,7 @@ class Last:
         [20, 30]
     """
 
-    count: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
+    count: int = attrs.field(default=1, validator=integer(minimum=1))
 
     def kept(self, entries: Entries) -> set[int]:
         """Return the highest steps."""
@@ -61,7 +60,7 @@ class Best:
 
     metric: str = "loss"
     mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
-    count: int = attrs.field(default=1, validator=integer(minimum=0, kind=Integral))
+    count: int = attrs.field(default=1, validator=integer(minimum=0))
 
     def direction(self, entries: Entries) -> Mode | None:
         """Return the mode, or ``None`` if it is unknown."""
@@ -111,7 +110,7 @@ class EverySteps:
         [20, 40]
     """
 
-    steps: int = attrs.field(validator=integer(minimum=1, kind=Integral))
+    steps: int = attrs.field(validator=integer(minimum=1))
 
     def kept(self, entries: Entries) -> set[int]:
         """Return the multiples of ``steps``."""
@@ -147,7 +146,7 @@ class Retention:
     """The options of a store that say what to keep and what is best; see ``Checkpoints``."""
 
     keep_last: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
-    keep_best: int = attrs.field(default=1, validator=integer(minimum=0, kind=Integral))
+    keep_best: int = attrs.field(default=1, validator=integer(minimum=0))
     monitor: str = attrs.field(default="loss")
     mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
     keep_every_steps: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))

@@ -7,7 +7,6 @@ evaluated with the present buffers, as ``AveragedModel(use_buffers=False)`` does
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, ClassVar
 
 import attrs
@@ -132,7 +131,7 @@ class EMA(Average):
     decay: float | Tensor = attrs.field(
         default=0.999, converter=_as_number, validator=number(minimum=0, maximum=1, tensors=True)
     )
-    every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
+    every: int = attrs.field(default=1, validator=integer(minimum=1))
     warmup: bool = False
 
     def weight(self, updates: Tensor) -> Tensor:
@@ -167,8 +166,8 @@ class SWA(Average):
 
     count = "n_averaged"  # not that of EMA, whose updates are no parameters of a mean
 
-    start: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
-    every: int = attrs.field(default=1, validator=integer(minimum=1, kind=Integral))
+    start: int = attrs.field(default=1, validator=integer(minimum=1))
+    every: int = attrs.field(default=1, validator=integer(minimum=1))
 
     @property
     def always_due(self) -> bool:

@@ -16,6 +16,7 @@ from functrain.data.weighted_draws import WeightedDraws
 from functrain.data.weights import AnyWeights, weights_of
 from functrain.errors import ConfigurationError, DataChangedError
 from functrain.errors.calls import explained
+from functrain.errors.validators import integer
 
 
 def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
@@ -87,9 +88,8 @@ class Mixture:
     @batches.default
     def _count(self) -> int:
         if self.length is not None:
-            if not isinstance(self.length, int) or self.length < 1:
-                raise ConfigurationError(f"length: expected an integer >= 1, got {self.length!r}")
-            return self.length
+            integer(minimum=1).check("length", self.length)
+            return int(self.length)
         lengths = self._lengths()
         unknown = [name for name, length in lengths.items() if length is None]
         if unknown:

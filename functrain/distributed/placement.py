@@ -14,7 +14,7 @@ from torch import Tensor
 from functrain.core.clipping import ALIGNMENT
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.errors.validators import one_of
+from functrain.errors.validators import is_integer, one_of, plain
 from functrain.optim.units import Unit
 
 Shard: TypeAlias = Literal["none", "optimizer", "all"]
@@ -25,7 +25,7 @@ _LEAST = 512
 
 
 def _check_data(_: Placement, attribute: object, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or (value < 1 and value != -1):
+    if not is_integer(value, -1) or value == 0:
         raise ConfigurationError(f"data: expected a number of ranks, or -1 for all, got {value!r}")
 
 
@@ -50,7 +50,7 @@ class Placement:
         Placement(data=-1, shard='all')
     """
 
-    data: int = attrs.field(default=-1, validator=_check_data)
+    data: int = attrs.field(default=-1, converter=plain, validator=_check_data)
     shard: Shard = attrs.field(default="none", validator=_check_shard)
 
 

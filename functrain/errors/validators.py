@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, get_args
 
 import attrs
@@ -29,9 +29,11 @@ class Validator:
     hint: Callable[[Any], str] = lambda _: ""
 
     def __call__(self, instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        """Check a field."""
+        """Check a field, and make a NumPy scalar a number of Python: recipes and JSON hold it."""
         name = attribute.alias or attribute.name
         self.check(f"{type(instance).__name__}: {name}", value)
+        if (own := plain(value)) is not value:
+            object.__setattr__(instance, attribute.name, own)
 
     def check(self, name: str, value: Any) -> None:
         """Check an argument.
@@ -51,10 +53,13 @@ def refused(name: str, expected: str, value: Any, hint: str = "") -> Configurati
     return ConfigurationError(f"{name}: expected {expected}, got {got}{hint}")
 
 
-def integer(*, minimum: int, kind: type[Any] = int) -> Validator:
-    """Accept a whole number from the minimum on.
+def is_integer(value: Any, minimum: float = -math.inf) -> bool:
+    """Return whether a value is an integer of Python or NumPy, no bool, and at least `minimum`."""
+    return type(value) is not bool and isinstance(value, Integral) and int(value) >= minimum
 
-    ``numbers.Integral`` as its kind accepts those of NumPy too.
+
+def integer(*, minimum: int) -> Validator:
+    """Accept an integer of Python or NumPy from the minimum on.
 
     Example:
         >>> @attrs.frozen
@@ -64,11 +69,7 @@ def integer(*, minimum: int, kind: type[Any] = int) -> Validator:
         Traceback (most recent call last):
         functrain.errors.ConfigurationError: Last: count: expected an integer >= 1, got 0
     """
-
-    def accepts(value: Any) -> bool:
-        return type(value) is not bool and isinstance(value, kind) and int(value) >= minimum
-
-    return Validator(accepts, f"an integer >= {minimum}")
+    return Validator(lambda value: is_integer(value, minimum), f"an integer >= {minimum}")
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from functrain.core.schedule import Schedule
 from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
+from functrain.errors.validators import integer
 from functrain.plotting.chart import Chart, chart_of
 from functrain.plotting.colors import THEMES
 from functrain.plotting.columns import Columns
@@ -122,11 +123,10 @@ def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
             f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
             ".plot(steps=N)"
         )
-    if not isinstance(length, int) or length < 1:
-        raise ConfigurationError(f"{name}.plot: steps: expected an integer >= 1, got {length!r}")
-    state = schedule.with_horizon(schedule.init(), length)
+    integer(minimum=1).check(f"{name}.plot: steps", length)
+    state = schedule.with_horizon(schedule.init(), int(length))
     lrs = []
-    for step in range(length):
+    for step in range(int(length)):
         lrs.append(schedule.lr(state, step))
         state = schedule.advance(state)
     return lrs

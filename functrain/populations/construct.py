@@ -12,7 +12,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
 from functrain.core.rng import checked_seed
 from functrain.errors import ConfigurationError
-from functrain.errors.validators import integer, one_of, optional
+from functrain.errors.validators import integer, is_integer, one_of, optional
 from functrain.populations import hyperparameters as named
 from functrain.populations.batches import Batches
 from functrain.populations.program import Population
@@ -103,7 +103,7 @@ def population(
 
 def _seeds(seeds: Any, given: Mapping[str, Any]) -> tuple[int, ...]:
     members = next((len(each) for each in given.values() if hasattr(each, "__len__")), None)
-    if seeds is None or isinstance(seeds, int):
+    if seeds is None or is_integer(seeds):
         if not members:
             raise ConfigurationError(
                 "population: expected hyperparameters or seeds, one for each member, got "

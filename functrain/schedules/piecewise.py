@@ -13,7 +13,7 @@ import attrs
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.errors.validators import one_of
+from functrain.errors.validators import is_integer, one_of, plain
 from functrain.schedules.fields import plain_float
 
 Point = tuple[int, float]
@@ -23,14 +23,13 @@ _Shape: TypeAlias = Literal["constant", "linear", "cosine"]
 def _as_points(given: Mapping[int, float] | Iterable[tuple[int, float]]) -> Any:
     pairs = given.items() if isinstance(given, Mapping) else given
     try:
-        return tuple((step, plain_float(lr)) for step, lr in pairs)
+        return tuple((plain(step), plain_float(lr)) for step, lr in pairs)
     except (TypeError, ValueError):
         return given  # the validator says what is wrong with it
 
 
 def _is_point(step: Any, lr: Any) -> bool:
-    whole = isinstance(step, int) and not isinstance(step, bool)
-    return whole and isinstance(lr, float) and math.isfinite(lr) and lr >= 0
+    return is_integer(step) and isinstance(lr, float) and math.isfinite(lr) and lr >= 0
 
 
 def _check_points(instance: Piecewise, attribute: attrs.Attribute[Any], points: Any) -> None:

@@ -13,6 +13,7 @@ from functrain.core.given_schedules import as_schedule
 from functrain.core.schedule import Observed, Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
+from functrain.errors.validators import is_integer, plain
 from functrain.schedules.composite import check_observed, observed, own_end
 
 
@@ -20,12 +21,16 @@ def _as_schedules(values: Iterable[Schedule | float]) -> tuple[Schedule, ...]:
     return tuple(map(as_schedule, values))
 
 
+def _as_steps(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(map(plain, values))
+
+
 def _check_boundaries(
     instance: Sequential, attribute: attrs.Attribute[Any], boundaries: tuple[int, ...]
 ) -> None:
     if not instance.schedules:
         raise ConfigurationError("Sequential: schedules must hold at least one, got none")
-    if not all(isinstance(step, int) and not isinstance(step, bool) for step in boundaries):
+    if not all(map(is_integer, boundaries)):
         raise ConfigurationError(f"Sequential: boundaries: expected integers, got {boundaries!r}")
     if len(boundaries) != len(instance.schedules) - 1:
         raise ConfigurationError(
@@ -101,7 +106,7 @@ class Sequential(InTurn):
     """
 
     schedules: tuple[Schedule, ...] = attrs.field(converter=_as_schedules, validator=check_observed)
-    boundaries: tuple[int, ...] = attrs.field(converter=tuple, validator=_check_boundaries)
+    boundaries: tuple[int, ...] = attrs.field(converter=_as_steps, validator=_check_boundaries)
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`."""

@@ -11,7 +11,7 @@ import attrs
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.errors.validators import integer, number
+from functrain.errors.validators import integer, is_integer, number, plain
 from functrain.schedules.fields import multiplied, plain_float
 
 
@@ -45,14 +45,12 @@ class Step(Schedule):
 
 
 def _as_tuple(values: Iterable[int]) -> Any:
-    return tuple(values) if isinstance(values, Iterable) else values
+    return tuple(map(plain, values)) if isinstance(values, Iterable) else values
 
 
 def _check_milestones(instance: MultiStep, attribute: attrs.Attribute[Any], value: Any) -> None:
-    def good(step: Any) -> bool:
-        return isinstance(step, int) and not isinstance(step, bool) and step >= 0
-
-    if not isinstance(value, tuple) or not all(map(good, value)) or list(value) != sorted(value):
+    whole = isinstance(value, tuple) and all(is_integer(step, 0) for step in value)
+    if not whole or list(value) != sorted(value):
         raise ConfigurationError(
             f"MultiStep: milestones: expected integers >= 0 in rising order, got {value!r}"
         )

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from functrain.errors import ConfigurationError, SearchError
 from functrain.errors.nearest import nearest
+from functrain.errors.validators import is_integer
 from functrain.metrics.mode import mode_of_name, name_hint
 from functrain.training.durations import Duration, Minutes, duration
 from functrain.training.early_stopping import Halving
@@ -41,10 +42,9 @@ def check(direction: str, value: str, trials: int, seeds: Sequence[int], failure
                 f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
             )
     for name, number in (("trials", trials), ("max_failures", failures)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        if not is_integer(number, 1):
             raise SearchError(f"{name}: expected a whole number of at least 1, got {number!r}")
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) < len(seeds):
+    if not all(map(is_integer, seeds)) or not seeds or len(set(seeds)) < len(seeds):
         raise SearchError(f"seeds: expected different whole numbers, got {list(seeds)}")
 
 
@@ -66,7 +66,7 @@ def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
 
 def check_population(objective: Any, population: Any, halving: Halving | None) -> None:
     """Refuse a population that the objective cannot train."""
-    if isinstance(population, bool) or not isinstance(population, int) or population < 1:
+    if not is_integer(population, 1):
         raise SearchError(f"population: expected a whole number of at least 1, got {population!r}")
     if population == 1 and halving is not None:
         raise SearchError("halving ranks the trials of a population: give population=8, say")

@@ -11,6 +11,7 @@ from typing import Any
 from functrain.errors import FunctrainError, SearchError
 from functrain.errors.nearest import nearest
 from functrain.errors.optional import require
+from functrain.errors.validators import is_integer, plain
 from functrain.search.pruning import PredictedLossPruner
 
 # One seed determines the whole search; all other samplers get a seed for each trial.
@@ -27,8 +28,8 @@ def make_sampler(options: Options, number: int) -> Any:
     kinds, own = require("optuna.samplers", "search"), dict(options)
     kind = _class_of(kinds, "Sampler", own.pop("name", "TPESampler"), "sampler", {})
     if "seed" in inspect.signature(kind).parameters:
-        seed = own.get("seed", 0)
-        if isinstance(seed, bool) or not isinstance(seed, int):
+        seed = plain(own.get("seed", 0))
+        if not is_integer(seed):
             raise SearchError(f"sampler.seed: expected an int, got {seed!r}")
         own["seed"] = seed if kind.__name__ in _ONE_SEED else _trial_seed(seed, number)
     return _create(kind, own, "sampler")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.errors.validators import plain
 from functrain.search import arguments, factories
 from functrain.search.arguments import Direction
 from functrain.search.manifest import read_members, trial_directory, write_members, write_or_check
@@ -103,7 +104,7 @@ def search(
             "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
         )
     where, parameters = Path(directory).absolute(), read_space(space)
-    direction = arguments.direction_of(metric, direction)
+    direction, seeds = arguments.direction_of(metric, direction), tuple(map(plain, seeds))
     arguments.check(direction, value, trials, seeds, max_failures)
     options = {} if sampler is None else dict(sampler)
     factories.make_sampler(options, 0)  # before anything is written
@@ -122,7 +123,7 @@ def search(
     queue = TrialQueue(open_study(where, direction, judge), where, options, trials, parameters)
     goal = Goal(metric, direction == "maximize", value == "best")
     own: Any = objective  # which trains populations, if there are to be some
-    trainer = Trainer(own, goal, tuple(seeds), where, rule, say)
+    trainer = Trainer(own, goal, seeds, where, rule, say)
     return Search(queue.study, where, *_Loop(trainer, queue, max_failures, limit, population).run())
 
 

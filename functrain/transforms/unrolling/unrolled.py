@@ -16,6 +16,7 @@ from functrain.core.diagnosis import not_a_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.errors.validators import is_integer
 from functrain.transforms.graph.inputs import builder, flatten
 from functrain.transforms.steps import series, stacked
 from functrain.transforms.unrolling.program import Differentiable
@@ -70,7 +71,7 @@ def unrolled(
     given = iter(series(batches))
     if recompute is None:
         return _in_turn(program, given, state)
-    if type(recompute) is not int or recompute < 1:
+    if not is_integer(recompute, 1):
         raise ConfigurationError(f"recompute: expected a number of steps, got {recompute!r}")
     if is_transforming():
         raise UnsupportedError(
