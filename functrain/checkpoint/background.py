@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from functrain.checkpoint import together
-from functrain.checkpoint.rank_errors import connected, disconnect, world_of
+from functrain.checkpoint.rank_errors import agreed, connected, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.checkpoint.storage.worker_thread import WorkerThread
@@ -161,7 +160,7 @@ class Saver:
         world = self._ranks(tree)
         if world is not None:
             self.wait()  # the save before uses the group of this one
-        snap = held() if world is None else together.take(world, held)
+        snap = agreed(world, held)
         pending = self._pending = _PendingSave(step)
         work = partial(_run_save, pending, self._store, snap, self._holding, first, world)
         if self._inline:

@@ -12,14 +12,14 @@ from typing import Any
 
 import attrs
 
-from functrain.checkpoint import hard_links, pruning, together
+from functrain.checkpoint import hard_links, pruning
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
-from functrain.checkpoint.rank_errors import from_first, own_group, world_of
+from functrain.checkpoint.rank_errors import agreed, from_first, own_group, world_of
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
-from functrain.checkpoint.saving import write
+from functrain.checkpoint.saving import Write, save_snapshot
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
@@ -109,9 +109,7 @@ class Checkpoints(Retention):
         self._best.check(metrics or {})
         options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
         world = world_of(tree)
-        if world is None:
-            return self.write(snapshot(tree, **options))
-        snap = together.take(world, partial(snapshot, tree, **options))
+        snap = agreed(world, partial(snapshot, tree, **options))
         with own_group(world) as own:
             return self.write(snap, own)
 
@@ -125,13 +123,9 @@ class Checkpoints(Retention):
             world: ranks that write it together. Only rank 0 takes the lock, and prunes.
             first: called before anything is written.
         """
-        if world is not None:
-            return together.save(world, snap, partial(self._write, snap), first)
-        if first is not None:
-            first()
-        return self._write(snap, partial(write, snap=snap))
+        return save_snapshot(world, snap, partial(self._write, snap), first)
 
-    def _write(self, snap: Snapshot, write: together.Write) -> Path:
+    def _write(self, snap: Snapshot, write: Write) -> Path:
         step = snap.step or 0
         path, shares = self.path(step), self.share_frozen and snap.frozen
         with self.lock():

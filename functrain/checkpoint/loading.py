@@ -15,7 +15,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
-from functrain.checkpoint.rank_errors import agree, own_group, world_of
+from functrain.checkpoint.rank_errors import agreed, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.translate_errors import read_errors
@@ -159,27 +159,18 @@ def read(
         source = CheckpointReader(place, manifest_at(place), types, target, verify)
         return assemble.assemble(source, like, by_path, migrate), source.manifest
 
-    if world is None:
-        return retry_while_replaced(path, attempt)
-    return _same_on_all(world, path, attempt)
-
-
-def _same_on_all(
-    world: World, path: str | Path, attempt: Callable[[Path], tuple[Tree, Manifest]]
-) -> tuple[Tree, Manifest]:
-    """Read a checkpoint on every rank; read again if another process replaced it meanwhile."""
     with own_group(world) as own:
         for _ in range(_MOST_ATTEMPTS):
-            error = None
-            try:
-                found = retry_while_replaced(path, attempt)
-            except Exception as failure:  # not hidden: agree raises it on all ranks
-                error = failure
-            agree(own, error)
-            if len(set(own.gathered(xxh3_128_hexdigest(found[1].to_bytes())))) == 1:
+            found = agreed(own, lambda: retry_while_replaced(path, attempt))
+            if own is None or _is_same(own, found[1]):
                 return found
     cause = OSError(errno.EAGAIN, "another process keeps replacing it")
     raise CheckpointReadError(path, cause)
+
+
+def _is_same(world: World, manifest: Manifest) -> bool:
+    """Return whether all ranks have read one checkpoint, which none has replaced meanwhile."""
+    return len(set(world.gathered(xxh3_128_hexdigest(manifest.to_bytes())))) == 1
 
 
 def verify(path: str | Path) -> Manifest:

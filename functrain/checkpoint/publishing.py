@@ -1,4 +1,4 @@
-"""Publish a checkpoint under its final name, if there is room and nothing foreign is replaced."""
+"""Write a snapshot under its final name, if there is room and nothing foreign is replaced."""
 
 from __future__ import annotations
 
@@ -8,14 +8,52 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from functrain.checkpoint import hard_links
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
+from functrain.checkpoint.format.records import File
+from functrain.checkpoint.hard_links import Shared
+from functrain.checkpoint.snapshot import Snapshot
+from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.commit import commit
 from functrain.checkpoint.storage.files import created, write_all
 from functrain.errors import CheckpointExistsError, CheckpointWriteError, FunctrainError
 
 _ROOM_PER_FILE = 4096
 _ROOM_PER_LEAF = 512  # generous estimate of a tensor's share of headers and manifest
+
+
+def write(
+    path: str | Path, snap: Snapshot, *, overwrite: bool = False, previous: Path | None = None
+) -> Path:
+    """Write a snapshot; the second half of :func:`functrain.checkpoint.save`.
+
+    Links the file of frozen tensors in ``previous`` instead, if it can and all bytes are the same.
+    """
+    final, plan = Path(path).absolute(), snap.plan()
+    shared = hard_links.find(previous, plan, snap.tensors)
+    linked = shared.file.name if shared else None
+
+    def fill(directory: Path) -> Manifest:
+        files, hashes = _payload(directory, snap, plan, shared)
+        # The payload is on disk now; fail if a tensor was changed in place while it was written.
+        snap.confirm()
+        return snap.manifest(plan, files, hashes)
+
+    publish(final, [each for each in plan if each.name != linked], fill, overwrite)
+    return final
+
+
+def _payload(
+    directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None
+) -> tuple[tuple[File, ...], writing.Hashes]:
+    """Write the payload files, or link the one that has not changed."""
+    if shared is None or not hard_links.link(shared, directory):
+        return writing.write(directory, plan, snap.tensors)
+    rest = [layout for layout in plan if layout.name != shared.file.name]
+    written, hashes = writing.write(directory, rest, snap.tensors)
+    by_name = {file.name: file for file in (*written, shared.file)}
+    return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
 
 
 def publish(

@@ -61,27 +61,33 @@ class Trouble:
         return made
 
 
-def agree(world: World, error: Exception | None) -> None:
-    """Raise on every rank if one has an error; the others raise its class and name the rank."""
-    found = world.gathered(None if error is None else Trouble.of(world.rank, error))
-    if error is not None:
-        raise error
-    first = next((trouble for trouble in found if trouble is not None), None)
-    if first is not None:
-        raise first.error()
+def agreed(world: World | None, ask: Callable[[], T]) -> T:
+    """Call a function on every rank; if it fails on one, raise on all and name the rank.
 
-
-def from_first(world: World | None, ask: Callable[[], T]) -> T:
-    """Return the answer of rank 0 on every rank, or raise its error; without a world, ask here."""
+    Each returns its own value. Without a world, just call the function.
+    """
     if world is None:
         return ask()
     found: list[T] = []
     error = None
     try:
-        found += [ask()] if world.rank == 0 else []
-    except Exception as failure:  # not hidden: agree raises it on all ranks
+        found.append(ask())
+    except Exception as failure:  # not hidden: all ranks hear of it
         error = failure
-    agree(world, error)
+    troubles = world.gathered(None if error is None else Trouble.of(world.rank, error))
+    if error is not None:
+        raise error
+    first = next((trouble for trouble in troubles if trouble is not None), None)
+    if first is not None:
+        raise first.error()
+    return found[0]
+
+
+def from_first(world: World | None, ask: Callable[[], T]) -> T:
+    """Return the value of rank 0 on every rank, or raise its error; without a world, ask here."""
+    if world is None:
+        return ask()
+    found = agreed(world, lambda: [ask()] if world.rank == 0 else [])
     return world.broadcast(found)[0]
 
 
@@ -93,8 +99,11 @@ def world_of(tree: Tree) -> World | None:
 
 
 @contextmanager
-def own_group(world: World) -> Iterator[World]:
-    """Give the ranks a process group of their own inside a ``with`` block."""
+def own_group(world: World | None) -> Iterator[World | None]:
+    """Give the ranks, if there are any, a process group of their own inside a ``with`` block."""
+    if world is None:
+        yield None
+        return
     own = connected(world)
     try:
         yield own

@@ -1,23 +1,43 @@
-"""Save one tree as one directory."""
+"""Save one tree as one directory, from one process or from many ranks.
+
+Many ranks write the very files that one process writes, and every rank calls the same function.
+Rank 0 alone holds locks, creates the directory, writes the manifest and renames; all ranks write
+ranges of the payload, and rank 0 goes on only after each has synced its ranges. So a rank that is
+killed at any time leaves the older or the newer checkpoint.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from functrain.checkpoint import hard_links, together
-from functrain.checkpoint.format.layout import Layout
+import attrs
+from xxhash import xxh3_128_hexdigest
+
+from functrain.checkpoint import hard_links
+from functrain.checkpoint.contents import Contents, Report, report
 from functrain.checkpoint.format.manifest import Manifest
+from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import File
-from functrain.checkpoint.hard_links import Shared
-from functrain.checkpoint.publishing import publish
-from functrain.checkpoint.rank_errors import own_group, world_of
+from functrain.checkpoint.payload import Payload, Start, TroubleError, create_file, raise_first
+from functrain.checkpoint.publishing import publish, write
+from functrain.checkpoint.rank_errors import Trouble, agreed, own_group, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.checkpoint.storage import writing
+from functrain.checkpoint.storage.rounds import Failure
+from functrain.distributed.group import World
+from functrain.errors import RankFailedError
 from functrain.errors.calls import explained
 from functrain.tree import Tree
+
+_NOTHING: Any = None  # the argument of a broadcast from another rank
+
+
+class Write(Protocol):
+    """Writes the snapshot to a directory: ``publishing.write``, or its counterpart on ranks."""
+
+    def __call__(self, path: Path, *, overwrite: bool, previous: Path | None = None) -> Path: ...
 
 
 @explained
@@ -66,44 +86,111 @@ def save(
         >>> sorted(file.name for file in place.iterdir())
         ['manifest.json', 'params.safetensors']
     """
-    options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
     world = world_of(tree)
-    if world is None:
-        return write(path, snapshot(tree, **options), overwrite=overwrite)
-    snap = together.take(world, partial(snapshot, tree, **options))
+    options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
+    snap = agreed(world, partial(snapshot, tree, **options))
     final = Path(path).absolute()
     with own_group(world) as own:
-        return together.save(own, snap, lambda write: write(final, overwrite=overwrite))
+        return save_snapshot(own, snap, lambda write: write(final, overwrite=overwrite))
 
 
-def write(
-    path: str | Path, snap: Snapshot, *, overwrite: bool = False, previous: Path | None = None
+def save_snapshot(
+    world: World | None,
+    snap: Snapshot,
+    run: Callable[[Write], Path],
+    first: Callable[[], None] | None = None,
 ) -> Path:
-    """Write a snapshot; the second half of :func:`save`.
+    """Save a snapshot, alone or together with other ranks.
 
-    Links the file of frozen tensors in ``previous`` instead, if it can and all bytes are the same.
+    Args:
+        world: the ranks, in a process group that nothing else uses meanwhile; ``None`` if alone.
+        snap: the snapshot of this rank. Rank 0 may have more leaves than the others, but no other
+            rank may have leaves that rank 0 lacks.
+        run: called on rank 0 with the function that writes the snapshot; locks, prunes and returns
+            the path.
+        first: called before anything is written.
+
+    Returns:
+        The path, on every rank.
+
+    Raises:
+        RankMismatchError: the ranks hold different states.
+        DirectoryNotSharedError: a rank does not see the directory that rank 0 has created.
+        RankFailedError: a rank was lost.
+        The errors of :func:`functrain.checkpoint.save`, on every rank if one has an error; they
+            name the rank.
     """
-    final, plan = Path(path).absolute(), snap.plan()
-    shared = hard_links.find(previous, plan, snap.tensors)
-    linked = shared.file.name if shared else None
+    if world is None:
+        if first is not None:
+            first()
+        return run(partial(write, snap=snap))
+    failure = Failure()
+    with failure.caught():
+        if first is not None:
+            first()
+    with world.failing_together():
+        payload = Payload(world, snap, world.broadcast(Contents.of(snap)), failure)
+        reports = world.gathered(report(world.rank, snap, payload.contents, failure))
+        outcome = _lead(payload, run, reports) if world.rank == 0 else _follow(payload)
+    if isinstance(outcome, Path):
+        return outcome
+    raise outcome.error() from failure.error
+
+
+def _lead(payload: Payload, run: Callable[[Write], Path], reports: list[Report]) -> Path | Trouble:
+    """Save on rank 0, and tell the others about the outcome."""
+    outcome: Path | Trouble
+    try:
+        raise_first(each.trouble for each in reports)
+        leaves, same = payload.contents.merged(reports)
+        payload = attrs.evolve(payload, snap=attrs.evolve(payload.snap, same=same))
+        outcome = run(partial(_write_together, payload, leaves))
+    except TroubleError as error:
+        outcome = error.trouble
+    except RankFailedError:
+        raise
+    except Exception as error:  # not hidden: all ranks receive the outcome and raise it
+        payload.failure.error = payload.failure.error or error
+        outcome = Trouble.of(0, error)
+    return payload.world.broadcast(outcome)
+
+
+def _follow(payload: Payload) -> Path | Trouble:
+    """Write the ranges of another rank, and return the outcome."""
+    start = payload.world.broadcast(_NOTHING)
+    if isinstance(start, Trouble):
+        return start
+    payload.write(start)
+    outcome: Path | Trouble = payload.world.broadcast(_NOTHING)
+    return outcome
+
+
+def _write_together(
+    payload: Payload,
+    leaves: list[Holding],
+    path: Path,
+    *,
+    overwrite: bool,
+    previous: Path | None = None,
+) -> Path:
+    """Write on rank 0, with all ranks; ``leaves`` says which of them hold the bytes of each."""
+    final, snap = path.absolute(), payload.snap
+    plan = snap.plan()
+    shared = hard_links.candidate(previous, plan)
+    linkable = None if shared is None else shared.file.name
 
     def fill(directory: Path) -> Manifest:
-        files, hashes = _payload(directory, snap, plan, shared)
-        # The payload is on disk now; fail if a tensor was changed in place while it was written.
-        snap.confirm()
-        return snap.manifest(plan, files, hashes)
+        for layout in plan:
+            if layout.name != linkable:
+                create_file(directory, layout)
+        start = Start(final, directory, plan, leaves, linkable)
+        payload.world.broadcast(start)
+        hashes = payload.write(start, shared)
+        files = (
+            File(each.name, each.length, len(each.header), xxh3_128_hexdigest(each.header))
+            for each in plan
+        )
+        return snap.manifest(plan, tuple(files), hashes)
 
-    publish(final, [each for each in plan if each.name != linked], fill, overwrite)
+    publish(final, plan, fill, overwrite)
     return final
-
-
-def _payload(
-    directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None
-) -> tuple[tuple[File, ...], writing.Hashes]:
-    """Write the payload files, or link the one that has not changed."""
-    if shared is None or not hard_links.link(shared, directory):
-        return writing.write(directory, plan, snap.tensors)
-    rest = [layout for layout in plan if layout.name != shared.file.name]
-    written, hashes = writing.write(directory, rest, snap.tensors)
-    by_name = {file.name: file for file in (*written, shared.file)}
-    return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}

@@ -14,13 +14,13 @@ import attrs
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.path_options import PathOptions
+from functrain.checkpoint.publishing import write
 from functrain.checkpoint.rank_errors import world_of
 from functrain.checkpoint.remote import download
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_manifest, send
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import step_name
-from functrain.checkpoint.saving import write
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.distributed import World
 from functrain.errors import CheckpointReadError, CheckpointWriteError, UnsupportedError
