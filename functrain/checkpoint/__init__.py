@@ -10,9 +10,9 @@ from functrain.checkpoint.checkpoints import Checkpoints
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.format.records import File, Leaf
-from functrain.checkpoint.lazy import lazy
 from functrain.checkpoint.loading import load, verify
 from functrain.checkpoint.manifest_file import read_manifest
+from functrain.checkpoint.outline import lazy
 from functrain.checkpoint.saving import save
 from functrain.checkpoint.weights import weights
 

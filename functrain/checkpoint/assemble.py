@@ -10,15 +10,15 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.checkpoint.by_path import PathMatch, match_by_path
+from functrain.checkpoint.format.changed_in_use import match_per_parameter
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import encode
 from functrain.checkpoint.format.mismatches import Anything, mismatches
 from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.manifest_file import manifest_errors
 from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
-from functrain.checkpoint.per_parameter import match_per_parameter
 from functrain.checkpoint.rank_errors import world_of
 from functrain.checkpoint.reader import CheckpointReader, cut
-from functrain.checkpoint.translate_errors import manifest_errors
 from functrain.core.state import TrainState
 from functrain.distributed import current
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning

@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from functrain import tree
-from functrain.checkpoint.format.changed_buffers import Began, changed_by_use
+from functrain.checkpoint.format.changed_in_use import (
+    Began,
+    changed_by_use,
+    is_of_layout,
+    is_torch_state,
+)
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
 from functrain.checkpoint.format.mismatches import Anything, is_anything, mismatches
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import inner_node
-from functrain.checkpoint.format.torch_states import is_of_layout, is_torch_state
 from functrain.checkpoint.path_options import DROPPED, PathOptions, ambiguous, renamed, selected
 from functrain.core.state import TrainState
 from functrain.errors.nearest import nearest

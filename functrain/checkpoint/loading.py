@@ -13,12 +13,11 @@ from xxhash import xxh3_128_hexdigest
 from functrain.checkpoint import assemble
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import Anything
-from functrain.checkpoint.manifest_file import manifest_at, retry_while_replaced
+from functrain.checkpoint.manifest_file import manifest_at, read_errors, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.rank_errors import agreed, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.translate_errors import read_errors
 from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, CheckpointReadError, ConfigurationError
 from functrain.tree import Tree

@@ -1,11 +1,15 @@
-"""Read the manifest of a checkpoint, which another process may replace meanwhile."""
+"""Read the manifest of a checkpoint, which another process may replace meanwhile.
+
+Errors of the system and of malformed manifests become errors of functrain.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +18,16 @@ from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import directory_lock, opened, read_into
-from functrain.checkpoint.translate_errors import manifest_errors, read_errors
-from functrain.errors import CheckpointCorruptError, NoCheckpointError
+from functrain.errors import (
+    CheckpointCorruptError,
+    CheckpointReadError,
+    FunctrainError,
+    NoCheckpointError,
+)
 
 _LARGEST_MANIFEST = 1 << 28
 _MOST_ATTEMPTS = 5
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError)
 T = TypeVar("T")
 
 
@@ -121,3 +130,32 @@ def _contents(path: Path) -> bytes:
         data = bytearray(size)
         read = read_into(descriptor, memoryview(data), 0)
         return bytes(data[:read])
+
+
+@contextlib.contextmanager
+def manifest_errors(path: Path) -> Iterator[None]:
+    """Translate errors of code that interprets a manifest.
+
+    Of the user's code only tensor subclasses run in such a block; errors of attrs classes are
+    translated where the classes are instantiated.
+    """
+    try:
+        yield
+    except FunctrainError as error:
+        error.add_note(f"in {path / MANIFEST}")
+        raise
+    except _MALFORMED as error:
+        raise CheckpointCorruptError(f"{path / MANIFEST} is damaged: {error}") from error
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Translate errors of code that reads files."""
+    try:
+        yield
+    except FunctrainError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ELOOP):
+            raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
+        raise CheckpointReadError(path, error) from error

@@ -14,9 +14,9 @@ from typing import Any
 
 import attrs
 
+from functrain.checkpoint.format.changed_in_use import is_torch_state
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, decode_node, encode_node, inner_node
-from functrain.checkpoint.format.torch_states import is_torch_state
 from functrain.errors.nearest import nearest
 from functrain.tree import Path, path_string
 from functrain.tree.nodes import Key

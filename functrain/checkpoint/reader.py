@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.changed_buffers import Began, noted
+from functrain.checkpoint.format.changed_in_use import Began, noted
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.encoding import decode
 from functrain.checkpoint.format.manifest import Manifest
@@ -25,9 +25,9 @@ from functrain.checkpoint.format.tensor_bytes import (
     memory,
     with_stride,
 )
+from functrain.checkpoint.manifest_file import manifest_errors, read_errors
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.reading import Part, read_parts
-from functrain.checkpoint.translate_errors import manifest_errors, read_errors
 from functrain.distributed import current
 from functrain.tree import Tree
 from functrain.tree.placed import is_placed, local

@@ -15,11 +15,10 @@ from torch import Tensor
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import is_intact
-from functrain.checkpoint.manifest_file import locate, read_manifest
+from functrain.checkpoint.manifest_file import locate, read_errors, read_manifest
 from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.storage import reading
-from functrain.checkpoint.translate_errors import read_errors
 from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.errors.nearest import nearest

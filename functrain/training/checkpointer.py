@@ -13,7 +13,7 @@ import torch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver
-from functrain.checkpoint.format.changed_buffers import described
+from functrain.checkpoint.format.changed_in_use import described
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program

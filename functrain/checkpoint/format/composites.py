@@ -14,13 +14,13 @@ from torch import Tensor
 
 from functrain.checkpoint.format import numpy_arrays, sparse
 from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.errors import CheckpointDeviceError, UnsupportedError
 from functrain.tree import Path, path_string
 from functrain.tree.placed import is_placed
 
-Json = Any
 _DENSE = (Tensor, torch.nn.Parameter)
 
 

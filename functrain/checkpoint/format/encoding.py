@@ -6,6 +6,7 @@ never imports anything.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.format.allowed_classes import allowed_class, rebuild
 from functrain.checkpoint.format.composites import composite_kind, from_parts, to_parts
 from functrain.checkpoint.format.mismatches import Anything, expected_below
 from functrain.checkpoint.format.scalars import Json, decode_scalar, encode_scalar, is_scalar
@@ -28,8 +28,8 @@ from functrain.checkpoint.format.structure import (
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
-from functrain.errors import UnsupportedError
-from functrain.own_steps.states import CustomState, JointState
+from functrain.errors import CheckpointTypeError, UnsupportedError
+from functrain.own_steps.states import CustomState, JointState, joint_class
 from functrain.tree import Path, Tree, is_node, path_string
 
 OWN_TYPES: tuple[type, ...] = (
@@ -185,7 +185,7 @@ def _decode(json: Json, like: Any, given: _Decoding, path: Path) -> Any:
     ]
     if node.kind in COMPOSITES:
         return _composite(node, dict(children), like, given, path)
-    return rebuild(node, children, like, given.types)
+    return _rebuilt(node, children, like, given.types)
 
 
 def _tensor(index: Json, tensors: Sequence[Tensor]) -> Tensor:
@@ -195,7 +195,7 @@ def _tensor(index: Json, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _decode_enum(json: dict[str, Json], like: Any, types: Mapping[str, type]) -> Enum:
-    cls = allowed_class(json["$enum"], like, types)
+    cls = _allowed_class(json["$enum"], like, types)
     if not issubclass(cls, Enum):
         raise ValueError(f"{json['$enum']} is no Enum")
     member: Enum = cls(decode_scalar(json.get("value")))
@@ -209,8 +209,60 @@ def _composite(node: Node, parts: dict[Any, Any], like: Any, given: _Decoding, p
     if key not in given.made:
         cls = context = None
         if node.kind == "subclass":
-            cls = allowed_class(scalars.get("class"), like, given.types)
+            cls = _allowed_class(scalars.get("class"), like, given.types)
             context = _decode(scalars.get("context"), Anything, given, (*path, "context"))
         # Keeps the parts alive: otherwise a new object could reuse their id.
         given.made[key] = from_parts(node, parts, like, cls, context, path), parts
     return given.made[key][0]
+
+
+def _rebuilt(
+    node: Node, children: list[tuple[Any, Any]], like: Any, types: Mapping[str, type]
+) -> Tree:
+    """Build the tree of a node.
+
+    ``like`` is the expected value, whose class is allowed; ``types`` has further allowed classes.
+    """
+    values = [child for _, child in children]
+    if node.kind == "list":
+        return values
+    if node.kind in ("dict", "OrderedDict"):
+        return dict(children) if node.kind == "dict" else OrderedDict(children)
+    if node.kind == "tuple" or (
+        node.kind == "namedtuple" and not _is_allowed(node.name, like, types)
+    ):
+        return tuple(values)
+    cls = _allowed_class(node.name, like, types)
+    if cls is JointState:  # one of each set of programs; their names are those of the fields
+        cls = joint_class(tuple(str(key) for key, _ in children[:-2]))
+    if node.kind == "attrs" and attrs.has(cls):
+        names = {field.name: field.alias for field in attrs.fields(cls)}
+    elif node.kind == "namedtuple" and issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        names = {name: name for name in cls._fields}
+    else:
+        raise ValueError(f"{node.name} was saved as a {node.kind}, which it is not")
+    if {key for key, _ in children} != set(names):
+        raise CheckpointTypeError(
+            f"{node.name} was saved with the fields {', '.join(str(key) for key, _ in children)}, "
+            f"but has {', '.join(names)} now"
+        )
+    try:
+        return cls(**{names[key]: value for key, value in children})
+    except Exception as error:  # the class's own code: nothing is wrong with the file
+        raise CheckpointTypeError(f"{node.name} does not take its saved fields: {error}") from error
+
+
+def _is_allowed(name: Any, like: Any, types: Mapping[str, type]) -> bool:
+    return qualified_name(type(like)) == name or name in types
+
+
+def _allowed_class(name: Any, like: Any, types: Mapping[str, type]) -> Any:
+    """Return the class of a name if it is that of ``like`` or among ``types``; else raise."""
+    if qualified_name(type(like)) == name:
+        return type(like)
+    if type(name) is not str or name not in types:
+        raise CheckpointTypeError(
+            f"the checkpoint holds a {name}, and loading instantiates only allowed classes; "
+            "give the class in types=(...), or a tree that has it in like="
+        )
+    return types[name]

@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.changed_buffers import Began, changed_by_use
+from functrain.checkpoint.format.changed_in_use import (
+    Began,
+    changed_by_use,
+    is_of_layout,
+    is_torch_state,
+    torch_state_mismatches,
+)
 from functrain.checkpoint.format.composites import composite_kind, outline
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.records import Declared
 from functrain.checkpoint.format.scalars import Json, is_scalar
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
-from functrain.checkpoint.format.torch_states import (
-    is_of_layout,
-    is_torch_state,
-    torch_state_mismatches,
-)
 from functrain.core.state import TrainState
 from functrain.tree import Path, children, is_node, path_string
 from functrain.tree.nodes import Key

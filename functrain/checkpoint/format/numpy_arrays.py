@@ -1,7 +1,4 @@
-"""Encode NumPy arrays and scalars, preserving dtype, bytes and memory order.
-
-NumPy is optional, so it is imported only for checkpoints that need it.
-"""
+"""Encode NumPy arrays and scalars, preserving dtype, bytes and memory order."""
 
 from __future__ import annotations
 
@@ -10,10 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-
-from functrain.errors.optional import require
 
 Json = Any
 
@@ -42,13 +38,12 @@ _NATIVE = {
 
 def is_array(value: object) -> bool:
     """Return whether a value is a plain NumPy array, not a subclass."""
-    cls = type(value)
-    return cls.__module__ == "numpy" and cls.__name__ == "ndarray"
+    return type(value) is np.ndarray
 
 
 def is_numpy_scalar(value: object) -> bool:
     """Return whether a value is a NumPy scalar, such as ``np.float32(1)``."""
-    return type(value).__module__ == "numpy" and isinstance(value, sys.modules["numpy"].generic)
+    return isinstance(value, np.generic) and type(value).__module__ == "numpy"
 
 
 def outline(array: Any) -> dict[str, Json]:
@@ -68,7 +63,7 @@ def values_of(array: Any) -> Tensor:
     if not (regular and array.flags.writeable and array.flags.aligned):
         array = array.copy(order="K")
     if array.dtype.str not in _NATIVE or array.dtype.names:
-        array = array[..., None].view(sys.modules["numpy"].uint8)
+        array = array[..., None].view(np.uint8)
     return torch.from_numpy(array)
 
 
@@ -99,7 +94,6 @@ def encode_scalar(value: Any) -> Json:
 
 def decode_scalar(json: Json) -> Any:
     """Decode a NumPy scalar; inverse of :func:`encode_scalar`."""
-    np = require("numpy", "examples")
     if type(json) is not list or len(json) != 2 or type(json[1]) is not str:
         raise ValueError(f"{str(json)[:80]} is no NumPy scalar")
     dtype, data = decode_dtype(json[0]), bytes.fromhex(json[1])
@@ -124,7 +118,6 @@ def encode_dtype(dtype: Any) -> Json:
 
 def decode_dtype(json: Json, depth: int = 0) -> Any:
     """Decode a NumPy dtype, but never one with Python objects."""
-    np = require("numpy", "examples")
     try:
         if type(json) is str and _SIMPLE.fullmatch(json):
             return np.dtype(json)

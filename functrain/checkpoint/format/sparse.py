@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import dtype_name
+from functrain.checkpoint.format.scalars import Json
 from functrain.tree.elements import parts_of
 
-Json = Any
 
 _BY_ROW, _BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
 _INDICES: dict[str, tuple[str, ...]] = {
