@@ -16,7 +16,14 @@ from functrain.checkpoint.format.encoding import encode
 from functrain.checkpoint.format.mismatches import Anything, mismatches
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.manifest_file import manifest_errors
-from functrain.checkpoint.path_options import PathOptions, indices, renamed, select, without_classes
+from functrain.checkpoint.path_options import (
+    DROPPED,
+    PathOptions,
+    indices,
+    renamed,
+    selected,
+    without_classes,
+)
 from functrain.checkpoint.rank_errors import world_of
 from functrain.checkpoint.reader import CheckpointReader, cut
 from functrain.core.state import TrainState
@@ -59,9 +66,9 @@ def _exact(source: CheckpointReader, like: Any) -> Tree:
 def _selected(source: CheckpointReader, options: PathOptions) -> Tree:
     """Return the leaves that ``only`` selects, without a ``like`` to fit."""
     with manifest_errors(source.path):
-        structure = select(source.manifest.structure, options.wants)
+        structure = selected(source.manifest.structure, options.wants)
         wanted = set(indices(structure))
-    if structure == {}:
+    if structure in (DROPPED, {}):
         globs = ", ".join(options.only or ())
         raise CheckpointMismatchError(source.path, [f"{globs}: no leaf has a matching path"])
     return source.decode(structure, source.tensors(Anything, wanted), Anything)

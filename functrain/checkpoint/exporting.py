@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 import torch
@@ -23,13 +23,17 @@ from functrain.checkpoint.loading import verify
 from functrain.checkpoint.outline import read_tensor
 from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
-from functrain.checkpoint.storage.files import created, make_directories, sync_directory
+from functrain.checkpoint.storage.files import (
+    created,
+    make_directories,
+    sync_directory,
+    system_errors,
+)
 from functrain.checkpoint.weights import What, select_weights
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointWriteError,
     ConfigurationError,
-    FunctrainError,
 )
 
 Format: TypeAlias = Literal["safetensors", "state_dict"]
@@ -106,12 +110,8 @@ def export(
     source = _Source(present(Path(path).absolute()), manifest, chosen)
     if not as_torch:
         _check_fits_safetensors(source.weights)
-    try:
+    with system_errors(final, CheckpointWriteError):
         _publish(final, source, _write_state_dict if as_torch else _write_safetensors, overwrite)
-    except FunctrainError:
-        raise
-    except OSError as error:
-        raise CheckpointWriteError(final, error) from error
     return final
 
 
@@ -185,25 +185,16 @@ def _check_fits_safetensors(weights: dict[str, Leaf]) -> None:
 
 def _write_safetensors(draft: Path, source: _Source) -> None:
     names = sorted(source.weights, key=lambda name: -BY_NAME[source.weights[name].dtype].itemsize)
-    header = _header([(name, source.weights[name]) for name in names])
-    length = len(header) + sum(leaf.length for leaf in source.weights.values())
+    leaves = ((name, source.weights[name]) for name in names)
+    entries = [(name, BY_NAME[leaf.dtype], leaf.shape) for name, leaf in leaves]
+    header, offsets = safetensors_header(entries, {})
     with BlockWriter() as writer:
-        writer.begin(draft, length)
+        writer.begin(draft, offsets[-1])
         text = ctypes.create_string_buffer(header, len(header))
         writer.write(ctypes.addressof(text), len(header))
         for name in names:
             held = source.read(name)  # hold a reference: the address does not keep it alive
             writer.write(held.data_ptr(), held.nbytes)
-
-
-def _header(entries: list[tuple[str, Leaf]]) -> bytes:
-    fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, leaf in entries:
-        dtype, shape = safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)
-        start, end = end, end + leaf.length
-        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    return safetensors_header(fields)
 
 
 def _write_state_dict(draft: Path, source: _Source) -> None:

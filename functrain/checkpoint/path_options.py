@@ -62,19 +62,15 @@ def without_classes(json: Json) -> Json:
     return encode_node(Node(kind, [(key, without_classes(child)) for key, child in node.children]))
 
 
-def select(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Json:
+def selected(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Any:
     """Return a structure of the wanted leaves only; a node that loses some becomes a dict.
 
+    Return ``DROPPED`` if nothing is left.
+
     Example:
-        >>> select({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
+        >>> selected({"a": {"$tuple": [1, 2]}, "b": 3}, lambda path: path == "a.1")
         {'a': {'$dict': [[1, 2]]}}
     """
-    left = selected(json, wants, path)
-    return {} if left is DROPPED else left
-
-
-def selected(json: Json, wants: Callable[[str], bool], path: Path) -> Any:
-    """Return :func:`select` of a structure, or ``DROPPED`` if nothing is left."""
     node = inner_node(json)
     if node is None or not node.children:
         return json if wants(path_string(path)) else DROPPED
@@ -93,15 +89,6 @@ def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
         yield from _entries(child, (*path, key))
 
 
-def renamed(
-    json: Json, options: PathOptions
-) -> tuple[dict[str, Json], list[str], Mapping[str, int]]:
-    """Return the structure by new path, a sentence about each problem, and uses of saved paths."""
-    found = list(_entries(json))
-    counts = Counter(name for name, _ in found)
-    return *rename_leaves(dict(found), options.rename, counts), counts
-
-
 def indices(json: Json) -> Iterator[int]:
     """Yield the indices of the tensors in a structure."""
     if isinstance(json, dict) and type(json.get("$tensor")) is int:
@@ -112,14 +99,16 @@ def indices(json: Json) -> Iterator[int]:
         yield from indices(child)
 
 
-def rename_leaves(
-    saved: dict[str, Json], rename: Mapping[str, str], counts: Mapping[str, int]
-) -> tuple[dict[str, Json], list[str]]:
-    """Rename nodes and leaves; return them by new path, and a sentence about each problem."""
+def renamed(
+    json: Json, options: PathOptions
+) -> tuple[dict[str, Json], list[str], Mapping[str, int]]:
+    """Return the structure by new path, a sentence about each problem, and uses of saved paths."""
+    found = list(_entries(json))
+    saved, counts = dict(found), Counter(name for name, _ in found)
     problems: list[str] = []
     left, result, moved = dict(saved), dict[str, Json](), dict[str, str]()
     # Rename all at once, so that two names can be swapped.
-    for old, new in rename.items():
+    for old, new in options.rename.items():
         pattern = re.compile(re.escape(old).replace(r"\*", "(.*)") + r"(\..*)?", re.DOTALL)
         hits = {name: match for name in left if (match := pattern.fullmatch(name))}
         if not hits:
@@ -133,7 +122,7 @@ def rename_leaves(
         result |= values
         moved |= names
     problems += [_occupied(name) for name in result if name in left]
-    return _rekeyed(left | result, moved), problems
+    return _rekeyed(left | result, moved), problems, counts
 
 
 def _rekeyed(saved: dict[str, Json], moved: Mapping[str, str]) -> dict[str, Json]:

@@ -16,8 +16,8 @@ from functrain.checkpoint.hard_links import Shared
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.commit import commit
-from functrain.checkpoint.storage.files import created, write_all
-from functrain.errors import CheckpointExistsError, CheckpointWriteError, FunctrainError
+from functrain.checkpoint.storage.files import created, system_errors, write_all
+from functrain.errors import CheckpointExistsError, CheckpointWriteError
 
 _ROOM_PER_FILE = 4096
 _ROOM_PER_LEAF = 512  # generous estimate of a tensor's share of headers and manifest
@@ -70,13 +70,9 @@ def publish(
         with created(directory / MANIFEST) as descriptor:
             write_all(descriptor, manifest.to_bytes())
 
-    try:
-        _need_room(final, _room(plan))
+    with system_errors(final, CheckpointWriteError):
+        _need_room(final, plan)
         commit(final, fill=write, check=lambda present: _refuse_foreign(present, overwrite))
-    except FunctrainError:
-        raise
-    except OSError as error:
-        raise CheckpointWriteError(final, error) from error
 
 
 def _refuse_foreign(path: Path, overwrite: bool) -> None:
@@ -95,14 +91,10 @@ def _refuse_foreign(path: Path, overwrite: bool) -> None:
         raise CheckpointExistsError(errno.EEXIST, f"{path} is a file, not a directory")
 
 
-def _room(plan: list[Layout]) -> int:
-    """Estimate the size of the files in bytes."""
-    return sum(
+def _need_room(path: Path, plan: list[Layout]) -> None:
+    needed = sum(
         layout.length + _ROOM_PER_FILE + _ROOM_PER_LEAF * len(layout.indices) for layout in plan
     )
-
-
-def _need_room(path: Path, needed: int) -> None:
     # Look at the parent directory: another process may be replacing the final name right now.
     parent = path.parent
     existing = next(place for place in (parent, *parent.parents) if place.is_dir())

@@ -14,7 +14,7 @@ from functrain.checkpoint.format.changed_in_use import Began, noted
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.encoding import decode
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.mismatches import counterparts, devices
+from functrain.checkpoint.format.mismatches import counterparts
 from functrain.checkpoint.format.placed import holding
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
@@ -91,9 +91,10 @@ class CheckpointReader:
             return dict.fromkeys(range(len(leaves)), self.device)
         saved = {name: _here(name) for name in {leaf.device for leaf in leaves}}
         targets = {index: saved[leaf.device] for index, leaf in enumerate(leaves)}
-        for index, wanted in devices(self.manifest.structure, like):
-            twin = leaves[index].alias_of
-            targets[index if twin is None else twin] = wanted
+        for index, wanted in counterparts(self.manifest.structure, like):
+            if not wanted.is_meta:
+                twin = leaves[index].alias_of
+                targets[index if twin is None else twin] = wanted.device
         return targets
 
 

@@ -147,10 +147,6 @@ def equal(first: Tree, second: Tree) -> bool:
     return same
 
 
-def _scalar_bits(leaf: Leaf) -> object:
-    return struct.pack("<d", leaf) if isinstance(leaf, float) else leaf
-
-
 def _differences(first: Tree, second: Tree, path: Path) -> Iterator[Difference]:
     tensors = isinstance(first, Tensor) and isinstance(second, Tensor)
     if kind(first) is not kind(second) and not tensors:
@@ -179,9 +175,9 @@ def _node_differences(first: Tree, second: Tree, path: Path) -> Iterator[Differe
 
 
 def _same_scalar(first: Leaf, second: Leaf) -> bool:
-    if first is second:
-        return True
-    return bool(_scalar_bits(first) == _scalar_bits(second))
+    if isinstance(first, float):
+        return struct.pack("<d", first) == struct.pack("<d", second)
+    return first is second or bool(first == second)
 
 
 def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:

@@ -93,7 +93,7 @@ def _of_tensor(tensor: Tensor) -> bytes:
     dense = tensor if plain and not tensor.is_conj() else to_bytes(tensor).cpu()
     size = dense.numel() * dense.element_size()
     if size:
-        # Read the memory directly, because functrain does not depend on NumPy.
+        # Read the memory directly: NumPy lacks some dtypes.
         state.update((ctypes.c_char * size).from_address(dense.data_ptr()))
     return state.digest()
 

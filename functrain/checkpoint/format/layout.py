@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from itertools import accumulate
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
 import orjson
+import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.dtypes import safetensors_entry
@@ -103,27 +104,34 @@ def _layout(
     # Larger elements first: this aligns every tensor without gaps, which the format forbids.
     own = [(name, index, tensors[index][1]) for name, index in group.items() if same[index] is None]
     own.sort(key=lambda entry: -entry[2].element_size())
-    starts = list(accumulate((tensor.nbytes for _, _, tensor in own), initial=0))
+    # Names that share the tensor of another name, as ``safetensors.torch.save_model`` writes them.
     ties = {
         name: names[first][1]
         for name, index in group.items()
         if (first := same[index]) is not None and names[first][0] == role
     }
-    # Names that share the tensor of another name, as ``safetensors.torch.save_model`` writes them.
-    fields: dict[str, Any] = {"__metadata__": {"format": "pt"} | ties}
-    for (name, _, tensor), start, end in zip(own, starts, starts[1:], strict=False):
-        dtype, shape = safetensors_entry(tensor.dtype, tuple(tensor.shape))
-        fields[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
-    header = safetensors_header(fields)
-    offsets = [len(header) + start for start in starts]
+    entries = [(name, tensor.dtype, tuple(tensor.shape)) for name, _, tensor in own]
+    header, offsets = safetensors_header(entries, ties)
     return Layout(f"{role}.safetensors", header, [index for _, index, _ in own], offsets)
 
 
-def safetensors_header(fields: dict[str, Any]) -> bytes:
-    """Return the first bytes of a file, padded so that its tensors are aligned when mapped."""
+def safetensors_header(
+    tensors: Sequence[tuple[str, torch.dtype, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[int]]:
+    """Return the first bytes of a file with these tensors in order, and the offsets of a layout.
+
+    They are padded so that the tensors are aligned when mapped.
+    """
+    fields: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
+    ends = [0]
+    for name, dtype, shape in tensors:
+        ends.append(ends[-1] + math.prod(shape) * dtype.itemsize)
+        kind, sizes = safetensors_entry(dtype, shape)
+        fields[name] = {"dtype": kind, "shape": sizes, "data_offsets": ends[-2:]}
     text = orjson.dumps(fields)
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
+    header = len(text).to_bytes(8, "little") + text
+    return header, [len(header) + end for end in ends]
 
 
 def _unused(name: str, used: dict[str, int]) -> str:

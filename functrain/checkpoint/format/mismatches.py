@@ -78,13 +78,6 @@ def mismatches(
     return iter(found)
 
 
-def devices(json: Json, like: Any) -> Iterator[tuple[int, torch.device]]:
-    """Yield the index of each saved tensor that has a counterpart in ``like``, with its device."""
-    for index, tensor in counterparts(json, like):
-        if not tensor.is_meta:
-            yield index, tensor.device
-
-
 def counterparts(json: Json, like: Any) -> Iterator[tuple[int, Tensor]]:
     """Yield the index of each saved tensor that has a counterpart in ``like``, with that one."""
     if type(json) is dict and "$tensor" in json:

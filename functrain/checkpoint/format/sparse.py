@@ -13,7 +13,6 @@ from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.scalars import Json
 from functrain.tree.elements import parts_of
 
-
 _BY_ROW, _BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
 _INDICES: dict[str, tuple[str, ...]] = {
     "sparse_coo": ("indices",),

@@ -26,7 +26,7 @@ from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.retention import Best, Rule, prunable
 from functrain.checkpoint.run_directory import list_steps, locked, step_name
 from functrain.checkpoint.storage.commit import commit
-from functrain.checkpoint.storage.files import opened, replace_file, sync
+from functrain.checkpoint.storage.files import opened, replace_file, sync, system_errors
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointFormatError,
@@ -40,17 +40,6 @@ from functrain.metrics.log_file import FILE_NAME
 
 _LISTINGS = 4
 T = TypeVar("T")
-
-
-@contextlib.contextmanager
-def store_errors(url: str, kind: Callable[[object, OSError], OSError]) -> Iterator[None]:
-    """Translate errors of the store, or of the local disk, into a checkpoint error."""
-    try:
-        yield
-    except FunctrainError:
-        raise
-    except OSError as error:
-        raise kind(url, error) from error
 
 
 def candidates(objects: ObjectStore, which: int | str | None, best: Best) -> list[Attempt]:
@@ -138,7 +127,7 @@ def _first_intact(objects: ObjectStore, listed: list[Attempt], use: Callable[[At
 
 def _download(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
     def fill(temporary: Path) -> None:
-        with store_errors(f"{objects.url}/{attempt.name}", CheckpointReadError):
+        with system_errors(f"{objects.url}/{attempt.name}", CheckpointReadError):
             receive(objects, attempt, temporary)
             verify(temporary)
             rows = receive_log(objects, attempt)
@@ -148,7 +137,7 @@ def _download(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
         if rows is not None:
             _place_log(place.parent / FILE_NAME, rows)
 
-    with store_errors(str(place), CheckpointWriteError):
+    with system_errors(str(place), CheckpointWriteError):
         # A checkpoint that is already there is damaged: an intact one would not be downloaded.
         commit(place, fill=fill, check=lambda present: None)
     return place

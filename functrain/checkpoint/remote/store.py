@@ -22,6 +22,7 @@ from functrain.checkpoint.remote.object_store import ObjectStore, without_secret
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import step_name
 from functrain.checkpoint.snapshot import Snapshot, snapshot
+from functrain.checkpoint.storage.files import system_errors
 from functrain.distributed import World
 from functrain.errors import CheckpointReadError, CheckpointWriteError, UnsupportedError
 from functrain.tree import Tree
@@ -100,11 +101,8 @@ class RemoteCheckpoints(Retention):
             raise self._not_together()
         if first is not None:
             first()
-        step = snap.step or 0
-        if step < 0:
-            raise ValueError(f"a step is a count of updates, so it cannot be {step}")
         with self._writing(), tempfile.TemporaryDirectory(prefix="functrain-") as place:
-            return self.upload(write(Path(place) / step_name(step), snap))
+            return self.upload(write(Path(place) / step_name(snap.step or 0), snap))
 
     def upload(self, path: str | Path, log: str | Path | None = None) -> str:
         """Upload a local checkpoint unchanged, and prune older ones.
@@ -261,7 +259,7 @@ class RemoteCheckpoints(Retention):
         return download.downloaded(objects, self._candidates(objects, step)[0], take)
 
     def _reading(self) -> contextlib.AbstractContextManager[None]:
-        return download.store_errors(without_secrets(self.url), CheckpointReadError)
+        return system_errors(without_secrets(self.url), CheckpointReadError)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        return download.store_errors(without_secrets(self.url), CheckpointWriteError)
+        return system_errors(without_secrets(self.url), CheckpointWriteError)

@@ -6,8 +6,22 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+from functrain.errors import FunctrainError
+
+
+@contextlib.contextmanager
+def system_errors(place: object, kind: Callable[[Any, OSError], OSError]) -> Iterator[None]:
+    """Translate errors of the system, or of a store, into an error that names the place."""
+    try:
+        yield
+    except FunctrainError:
+        raise
+    except OSError as error:
+        raise kind(place, error) from error
 
 
 def create(path: Path) -> int:
