@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 from torch import Tensor
 
 from functrain import tree
@@ -14,6 +13,7 @@ from functrain.checkpoint.format.changed_in_use import match_per_parameter
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import encode
 from functrain.checkpoint.format.mismatches import Anything, mismatches
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.manifest_file import manifest_errors
 from functrain.checkpoint.path_options import (
@@ -42,7 +42,6 @@ def assemble(
     options: PathOptions,
     migrate: Callable[[Tree], Tree] | None,
 ) -> Tree:
-    """Build the requested tree."""
     if migrate is not None:
         return _migrated(source, like, migrate, options)
     if like is not None:
@@ -99,7 +98,10 @@ def _migrated(
         return after
     json, tensors = encode(after)
     like = _with_skipped(source, json, like, options)
-    leaves = [_Declared(dtype_name(t.dtype), tuple(t.shape)) for _, t in tensors]
+    leaves = [
+        Leaf(tree.path_string(path), dtype_name(tensor.dtype), tuple(tensor.shape), "", 0, 0, ())
+        for path, tensor in tensors
+    ]
     found = match_by_path(json, leaves, like, options, source.began)
     _check(source, found, like)
     return _filled(source, like, found.slots, [tensor for _, tensor in tensors], options.cast)
@@ -121,12 +123,6 @@ def _with_skipped(source: CheckpointReader, json: Json, like: Any, options: Path
     with manifest_errors(source.path):
         saved, _, _ = renamed(json, options)
         return match_per_parameter(like, saved, options.wants, options.partial)
-
-
-@attrs.frozen
-class _Declared:
-    dtype: str
-    shape: tuple[int, ...]
 
 
 def _mismatch(source: CheckpointReader, problems: list[str], like: Any) -> CheckpointMismatchError:

@@ -19,7 +19,7 @@ from functrain.checkpoint.format.changed_in_use import (
 )
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
 from functrain.checkpoint.format.mismatches import Anything, is_anything, mismatches
-from functrain.checkpoint.format.records import Declared
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import inner_node
 from functrain.checkpoint.path_options import DROPPED, PathOptions, ambiguous, renamed, selected
@@ -48,7 +48,7 @@ class PathMatch:
 
 
 def match_by_path(
-    json: Json, leaves: Sequence[Declared], like: Tree, options: PathOptions, began: Began
+    json: Json, leaves: Sequence[Leaf], like: Tree, options: PathOptions, began: Began
 ) -> PathMatch:
     """Find the places of the leaves of a checkpoint in ``like``."""
     saved, problems, counts = renamed(json, options)
@@ -78,7 +78,7 @@ def match_by_path(
 def _places(
     like: Tree,
     saved: Mapping[str, Json],
-    leaves: Sequence[Declared],
+    leaves: Sequence[Leaf],
     options: PathOptions,
     began: Began,
     path: Path = (),
@@ -149,7 +149,7 @@ def _dots(name: str) -> list[int]:
 
 
 def _problems(
-    path: Path, json: Json, leaves: Sequence[Declared], like: Any, cast: bool
+    path: Path, json: Json, leaves: Sequence[Leaf], like: Any, cast: bool
 ) -> Iterator[str]:
     both_dense = _is_dense(json) and (type(like) in (Tensor, Parameter) or is_placed(like))
     if not (cast and both_dense and like.layout == torch.strided):

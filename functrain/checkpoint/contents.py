@@ -43,12 +43,11 @@ class Contents:
 
     @classmethod
     def of(cls, snap: Snapshot) -> Contents:
-        """Describe the leaves of a snapshot."""
-        plain = {
-            i: Holding(tuple(t.shape), tuple(t.stride()), t.dtype, (Piece(0, t.nbytes, (0,)),))
+        holdings = [
+            snap.placed.get(i)
+            or Holding(tuple(t.shape), tuple(t.stride()), t.dtype, (Piece(0, t.nbytes, (0,)),))
             for i, (_, t) in enumerate(snap.tensors)
-        }
-        holdings = [snap.placed.get(index, plain[index]) for index in plain]
+        ]
         paths = [path for path, _ in snap.tensors]
         return cls(paths, holdings, frozenset(snap.placed), snap.same, snap.step)
 

@@ -17,7 +17,7 @@ from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse, pars
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.run_directory import list_steps, missing
 from functrain.checkpoint.storage.commit import present
-from functrain.checkpoint.storage.files import directory_lock, opened, read_into
+from functrain.checkpoint.storage.files import directory_lock, opened, read_into, system_errors
 from functrain.errors import (
     CheckpointCorruptError,
     CheckpointReadError,
@@ -107,7 +107,6 @@ def manifest_at(place: Path) -> Manifest:
 
 
 def manifest_bytes(place: Path) -> bytes:
-    """Read the bytes of a manifest."""
     if not place.is_dir():
         raise missing(place)
     with read_errors(place):
@@ -148,14 +147,12 @@ def manifest_errors(path: Path) -> Iterator[None]:
         raise CheckpointCorruptError(f"{path / MANIFEST} is damaged: {error}") from error
 
 
-@contextlib.contextmanager
-def read_errors(path: Path) -> Iterator[None]:
+def read_errors(path: Path) -> contextlib.AbstractContextManager[None]:
     """Translate errors of code that reads files."""
-    try:
-        yield
-    except FunctrainError:
-        raise
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ELOOP):
-            raise CheckpointCorruptError(f"{path} cannot be read: {error}") from error
-        raise CheckpointReadError(path, error) from error
+    return system_errors(path, _read_error)
+
+
+def _read_error(path: Path, error: OSError) -> FunctrainError:
+    if error.errno in (errno.EIO, errno.ELOOP):
+        return CheckpointCorruptError(f"{path} cannot be read: {error}")
+    return CheckpointReadError(path, error)

@@ -85,7 +85,6 @@ def check_step(path: Path, step: int, said: int | None) -> None:
 
 
 def warn_skipped(path: Path | str, damage: Exception) -> None:
-    """Warn that a checkpoint was skipped."""
     warn(f"skipped {path}: {damage}", CheckpointSkippedWarning)
 
 

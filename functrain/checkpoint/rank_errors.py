@@ -40,7 +40,6 @@ class Trouble:
 
     @classmethod
     def of(cls, rank: int, error: Exception) -> Trouble:
-        """Describe an exception of a rank."""
         if isinstance(error, OSError):
             kind = type(error) if isinstance(error, FunctrainError) else CheckpointWriteError
             return cls(rank, kind, error.errno or errno.EIO, error.strerror or str(error))

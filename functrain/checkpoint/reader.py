@@ -81,7 +81,6 @@ class CheckpointReader:
             return {i: tensor for i, tensor in counterparts(json, like) if is_placed(tensor)}
 
     def decode(self, json: Json, tensors: list[Any], like: Any) -> Tree:
-        """Build the tree of a structure."""
         with manifest_errors(self.path):
             return decode(json, tensors, like, self.types)
 

@@ -162,7 +162,6 @@ def snapshot(
 
 
 def _programs() -> dict[str, str]:
-    """Return the versions of the programs that write a checkpoint."""
     try:
         own = metadata.version("functrain")
     except metadata.PackageNotFoundError:

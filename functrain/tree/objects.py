@@ -230,7 +230,6 @@ def in_slots(value: Any) -> list[tuple[str, Any]]:
 
 
 def slots_of(value: Any) -> list[str]:
-    """Return the names of an object's slots."""
     # Includes the slots of all bases, with private names mangled.
     return list(copyreg._slotnames(type(value)))  # type: ignore[attr-defined]
 

@@ -11,6 +11,8 @@ from functrain.tree.nodes import Leaf, Tree, children, is_node, items
 from functrain.tree.placed import is_placed, placement
 
 _MOST_ROWS = 12
+# vmap's and grad's wrappers have no single value.
+_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _SHORT = {
     torch.bool: "bool",
     torch.bfloat16: "bf16",
@@ -117,16 +119,8 @@ def text(tree: Tree, indent: int = 0, rows: int = _MOST_ROWS) -> str:
         if is_node(child) and children(child):
             lines += [f"{key}", text(child, 2, rows)]
         else:
-            lines.append(f"{key!s:<{width}}  {_empty(child) or summary(child)}")
+            shown = "empty" if is_node(child) else summary(child)
+            lines.append(f"{key!s:<{width}}  {shown}")
     if len(pairs) > rows:
         lines.append(f"... {len(pairs) - rows} more")
     return "\n".join(" " * indent + line for block in lines for line in block.split("\n"))
-
-
-def _empty(child: Tree) -> str:
-    return "empty" if is_node(child) and not children(child) else ""
-
-
-def _wrapped(leaf: Tensor) -> bool:
-    """Return whether the tensor is one of vmap's or grad's wrappers, which have no single value."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(leaf)

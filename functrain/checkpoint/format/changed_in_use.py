@@ -25,7 +25,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.records import Declared
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import decode_node
 from functrain.core.buffers import may_become
@@ -54,7 +54,7 @@ def described(buffer: Tensor) -> dict[str, Any]:
 
 
 def changed_by_use(
-    buffers: Mapping[str, Any], saved: Mapping[str, Json], leaves: Sequence[Declared], began: Began
+    buffers: Mapping[str, Any], saved: Mapping[str, Json], leaves: Sequence[Leaf], began: Began
 ) -> set[str]:
     """Return the names of expected buffers that a run may have turned into the saved ones."""
     pairs = {name: (buffer, saved.get(name)) for name, buffer in buffers.items()}
@@ -66,7 +66,7 @@ def changed_by_use(
     }
 
 
-def _may_be_of(buffer: Tensor, saved: Declared, began: Any) -> bool:
+def _may_be_of(buffer: Tensor, saved: Leaf, began: Any) -> bool:
     if began is not None:
         return bool(began == described(buffer))
     same_dtype = saved.dtype == dtype_name(buffer.dtype) or buffer.numel() == 0
@@ -84,7 +84,7 @@ def is_of_layout(json: Json, like: dict[str, Any]) -> bool:
 
 
 def torch_state_mismatches(
-    json: Json, leaves: Sequence[Declared], like: Any, path: Path, found: list[str]
+    json: Json, leaves: Sequence[Leaf], like: Any, path: Path, found: list[str]
 ) -> None:
     """Append a line for each place where the two states are incompatible.
 

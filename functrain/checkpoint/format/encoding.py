@@ -31,6 +31,7 @@ from functrain.core.state import Counters, TrainState
 from functrain.errors import CheckpointTypeError, UnsupportedError
 from functrain.own_steps.states import CustomState, JointState, joint_class
 from functrain.tree import Path, Tree, is_node, path_string
+from functrain.tree.nodes import Key
 
 OWN_TYPES: tuple[type, ...] = (
     TrainState,
@@ -78,12 +79,8 @@ def encode(tree: Tree, path: Path = ()) -> tuple[Json, list[tuple[Path, Tensor]]
     return _encode(tree, path, encoded), encoded.tensors
 
 
-def encode_plain(data: Any, name: str) -> Json:
+def encode_plain(data: Any, *path: Key) -> Json:
     """Encode data without tensors as JSON."""
-    return _plain(data, (name,))
-
-
-def _plain(data: Any, path: Path) -> Json:
     json, tensors = encode(data, path)
     if tensors:
         raise UnsupportedError(
@@ -144,7 +141,7 @@ def _encode_composite(kind: str, leaf: Any, path: Path, encoded: _Encoded) -> Js
         raise UnsupportedError(f"{path_string(path[:4])}... is deeper than {_DEEPEST} levels")
     scalars = node.scalars
     if kind == "subclass":
-        scalars = {**scalars, "context": _plain(context, (*path, "context"))}
+        scalars = {**scalars, "context": encode_plain(context, *path, "context")}
     parts = [(key, _encode(part, (*path, key), encoded)) for key, part in node.children]
     return encode_node(Node(kind, parts, None, scalars))
 

@@ -33,7 +33,6 @@ class Layout:
 
     @property
     def length(self) -> int:
-        """Length of the file in bytes."""
         return self.offsets[-1]
 
 

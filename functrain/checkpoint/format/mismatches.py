@@ -19,7 +19,7 @@ from functrain.checkpoint.format.changed_in_use import (
 )
 from functrain.checkpoint.format.composites import composite_kind, outline
 from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.records import Declared
+from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json, is_scalar
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
 from functrain.core.state import TrainState
@@ -57,7 +57,7 @@ def expected_below(like: Any) -> Mapping[Any, Any]:
 
 def mismatches(
     json: Json,
-    leaves: Sequence[Declared],
+    leaves: Sequence[Leaf],
     like: Any,
     path: Path = (),
     began: Began = MappingProxyType({}),
@@ -98,7 +98,7 @@ def counterparts(json: Json, like: Any) -> Iterator[tuple[int, Tensor]]:
 
 
 class _Saved(NamedTuple):
-    leaves: Sequence[Declared]
+    leaves: Sequence[Leaf]
     began: Began
 
 

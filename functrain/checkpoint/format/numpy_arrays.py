@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,22 +16,12 @@ Json = Any
 _SIMPLE = re.compile(r"[<>|][biufcmMSUV][0-9]{1,9}(\[[0-9]{0,9}[a-zA-Z]{1,8}\])?")
 _DEEPEST = 8
 _MOST_DIMENSIONS = 64
-_HERE = "<" if sys.byteorder == "little" else ">"
 _NATIVE = {
-    "|b1": torch.bool,
-    "|i1": torch.int8,
-    "|u1": torch.uint8,
-    f"{_HERE}i2": torch.int16,
-    f"{_HERE}i4": torch.int32,
-    f"{_HERE}i8": torch.int64,
-    f"{_HERE}u2": torch.uint16,
-    f"{_HERE}u4": torch.uint32,
-    f"{_HERE}u8": torch.uint64,
-    f"{_HERE}f2": torch.float16,
-    f"{_HERE}f4": torch.float32,
-    f"{_HERE}f8": torch.float64,
-    f"{_HERE}c8": torch.complex64,
-    f"{_HERE}c16": torch.complex128,
+    np.dtype(name).str: getattr(torch, name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
 }
 
 

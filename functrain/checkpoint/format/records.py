@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
@@ -11,15 +11,6 @@ from functrain.checkpoint.format.scalars import Json
 
 CHUNK = 64 << 20
 _DEFAULTS = (("stride", None), ("device", "cpu"), ("alias_of", None))
-
-
-class Declared(Protocol):
-    """Anything with the dtype and shape of a tensor."""
-
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 @attrs.frozen
@@ -103,6 +94,5 @@ class Entry:
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any], saved_at: float | None, info: Any) -> Entry:
-        """Build an entry from the parts of a manifest."""
         said = info.get("monitored") if isinstance(info, Mapping) else None
         return cls(metrics, saved_at, said if isinstance(said, Mapping) else {})

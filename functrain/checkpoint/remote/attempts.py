@@ -45,7 +45,6 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """The name of its directory."""
         return f"{step_name(self.step)}.{self.clock:016x}.{self.token}"
 
     @property

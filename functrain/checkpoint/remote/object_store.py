@@ -66,12 +66,10 @@ class ObjectStore:
         }
 
     def read(self, name: str) -> bytes:
-        """Read all bytes of an object."""
         with self._doing("reading", name):
             return bytes(self.files.cat_file(self._at(name)))
 
     def download(self, name: str, target: Path) -> None:
-        """Download an object to a local file."""
         with self._doing("downloading", name):
             self.files.get_file(self._at(name), str(target))
 

@@ -94,7 +94,10 @@ def present(path: Path) -> Path:
     """Return where a directory is: elsewhere only in the middle of its replacement."""
     if path.exists() or not path.parent.is_dir():
         return path
-    return interrupted(path.parent).get(path.name, path)
+    entries = [entry for entry in os.listdir(path.parent) if entry != path.name]
+    older = [path.parent / entry for entry in entries if final_name(entry) == path.name]
+    # The replacement may have ended since the first look.
+    return path if not older or path.exists() else older[-1]
 
 
 def final_name(entry: str) -> str:
@@ -106,15 +109,6 @@ def final_name(entry: str) -> str:
     """
     match = _HIDDEN.fullmatch(entry)
     return match["name"] if match is not None and match["state"] == "replaced" else entry
-
-
-def interrupted(directory: Path) -> dict[str, Path]:
-    """Return old versions whose replacement was never completed, by their final names."""
-    matches = [match for match in map(_HIDDEN.fullmatch, os.listdir(directory)) if match]
-    names = {
-        match["name"]: directory / match[0] for match in matches if match["state"] == "replaced"
-    }
-    return {name: place for name, place in names.items() if not (directory / name).exists()}
 
 
 def _publish(temporary: Path, path: Path) -> None:

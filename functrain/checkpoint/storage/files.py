@@ -14,7 +14,7 @@ from functrain.errors import FunctrainError
 
 
 @contextlib.contextmanager
-def system_errors(place: object, kind: Callable[[Any, OSError], OSError]) -> Iterator[None]:
+def system_errors(place: object, kind: Callable[[Any, OSError], Exception]) -> Iterator[None]:
     """Translate errors of the system, or of a store, into an error that names the place."""
     try:
         yield

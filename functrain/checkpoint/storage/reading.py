@@ -223,7 +223,6 @@ def _read_part(descriptor: int, path: Path, part: Part, check: bool) -> None:
 
 
 def _damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptError:
-    """Return the error for bytes that are not those saved."""
     return CheckpointCorruptError(
         f"{path}: the bytes of {leaf.path} are not those saved (bytes {start} to {end} of the file)"
     )

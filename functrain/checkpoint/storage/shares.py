@@ -59,7 +59,6 @@ class Part:
 
     @property
     def length(self) -> int:
-        """Number of bytes."""
         return self.last - self.first
 
 
