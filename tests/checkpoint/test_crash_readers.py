@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from crashes.place import LONG, say, scratch
+from crashes.place import LONG, say
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
@@ -23,12 +23,6 @@ from functrain.checkpoint import Checkpoints, load, save
 CALLS = ("open", "mkdir", "pwrite", "write", "fsync", "rename", "unlink", "rmdir")
 CALLS += ("listdir", "preadv", "fstat", "stat", "lstat", "close")
 PATIENCE = 20.0
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 def sample(value: int) -> Any:
@@ -82,12 +76,7 @@ class Turns:
         assert self.error is None
 
 
-def interleaved(
-    place: Path,
-    prepare: Callable[[Path], Any],
-    write: Callable[[Path], Any],
-    read: Callable[[Path], Any],
-) -> int:
+def interleaved(place: Path, write: Callable[[Path, int], Any], read: Callable[[Path], Any]) -> int:
     """Try every pair of calls; how many there were."""
     pairs, halt, ended = 0, 0, False
     while not ended:
@@ -95,9 +84,9 @@ def interleaved(
         wait_for = 0
         while True:
             wait_for += 1 if LONG else 2
-            prepare(place / "run")
+            write(place / "run", 1)
             with pytest.MonkeyPatch.context() as patch:
-                turns = Turns(patch, lambda: write(place / "run"), halt)
+                turns = Turns(patch, lambda: write(place / "run", 2), halt)
                 turns.start(wait_for)
                 ended = not turns.writer.is_alive() or turns.written < halt
                 try:
@@ -115,61 +104,39 @@ def interleaved(
     return pairs
 
 
-def is_one_of(found: Any, *values: int) -> bool:
-    return any(tree.equal(found, sample(value)) for value in values)
+def newest(run: Path) -> Any:
+    return Checkpoints(run).restore()[0]
 
 
-@pytest.mark.long
-@pytest.mark.row(36)
-def test_the_checkpoint_being_read_is_pruned(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def prepare(run: Path) -> None:
-        Checkpoints(run, keep_last=1).save(sample(1), step=1)
-
-    def write(run: Path) -> None:
-        Checkpoints(run, keep_last=1).save(sample(2), step=2)
-
-    def read(run: Path) -> None:
-        assert is_one_of(Checkpoints(run).restore()[0], 1, 2)
-
-    pairs = interleaved(place, prepare, write, read)
-    say(capsys, f"read beside retention in {pairs} ways")
-    assert pairs > 100
+def save_next(run: Path, value: int) -> None:
+    Checkpoints(run, keep_last=1).save(sample(value), step=value)
 
 
-@pytest.mark.long
-@pytest.mark.row(36)
-def test_the_checkpoint_being_read_is_replaced(
-    place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def prepare(run: Path) -> None:
-        Checkpoints(run).save(sample(1), step=1)
+def save_again(run: Path, value: int) -> None:
+    Checkpoints(run).save(sample(value), step=1)
 
-    def write(run: Path) -> None:
-        Checkpoints(run).save(sample(2), step=1)
 
-    def read(run: Path) -> None:
-        assert is_one_of(Checkpoints(run).restore()[0], 1, 2)
-
-    pairs = interleaved(place, prepare, write, read)
-    say(capsys, f"read beside the replacement of a step in {pairs} ways")
-    assert pairs > 100
+def save_path(run: Path, value: int) -> None:
+    save(run / "weights", sample(value), overwrite=True)
 
 
 @pytest.mark.row(36)
-def test_a_path_is_replaced_while_it_is_read(
-    place: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("what", "write", "read"),
+    [
+        ("the replacement of a path", save_path, lambda run: load(run / "weights")),
+        pytest.param("retention", save_next, newest, marks=pytest.mark.long),
+        pytest.param("the replacement of a step", save_again, newest, marks=pytest.mark.long),
+    ],
+    ids=["path", "pruned", "step"],
+)
+def test_the_checkpoint_being_read_is_replaced_or_pruned(
+    what: str, write: Any, read: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def prepare(run: Path) -> None:
-        save(run / "weights", sample(1))
+    def check(run: Path) -> None:
+        found = read(run)
+        assert tree.equal(found, sample(1)) or tree.equal(found, sample(2))
 
-    def write(run: Path) -> None:
-        save(run / "weights", sample(2), overwrite=True)
-
-    def read(run: Path) -> None:
-        assert is_one_of(load(run / "weights"), 1, 2)
-
-    pairs = interleaved(place, prepare, write, read)
-    say(capsys, f"read beside the replacement of a path in {pairs} ways")
+    pairs = interleaved(tmp_path, write, check)
+    say(capsys, f"read beside {what} in {pairs} ways")
     assert pairs > 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,12 @@ from crashes import states as crashes_states
 from crashes.explore import explore
 from crashes.log import Recorder
 from crashes.operations import Change, Data, Log, Mark, Size, Sync
-from crashes.place import scratch
 from crashes.scenarios import SCENARIOS, Scenario
 
 from functrain.errors import FunctrainError, FunctrainWarning
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 ENOUGH = 200
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 def is_file(descriptor: int) -> bool:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from crashes.faults import failing_always
-from crashes.place import scratch
 
 from functrain import tree
 from functrain.checkpoint import load, save
@@ -21,12 +19,6 @@ from functrain.errors import CheckpointWriteError
 NEW = {"params": {"w": torch.ones(4)}, "step": 2}
 # Longer than two blocks, so that it is written in pieces by a thread of its own.
 LARGE = {"params": {"w": torch.arange(2_400_000.0)}, "step": 3}
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 @pytest.mark.row(35)

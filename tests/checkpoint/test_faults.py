@@ -5,15 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import warnings
-from collections import namedtuple
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from crashes.faults import Failing
-from crashes.place import scratch
+from crashes.faults import each_call_failing
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
@@ -21,8 +18,6 @@ from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointWriteError,
-    FunctrainWarning,
-    RunDirectoryError,
 )
 
 OLD = {"params": {"w": torch.zeros(4)}, "step": 1}
@@ -30,20 +25,6 @@ NEW = {"params": {"w": torch.ones(4)}, "step": 2}
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EINTR, errno.EROFS, errno.EMFILE)
 # Longer than two blocks, so that it is written in pieces by a thread of its own.
 LARGE = {"params": {"w": torch.arange(2_400_000.0)}, "step": 3}
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
-
-
-def attempt(path: Path, overwrite: bool) -> CheckpointWriteError | None:
-    try:
-        save(path, NEW, overwrite=overwrite)
-    except CheckpointWriteError as error:
-        return error
-    return None
 
 
 def hidden(directory: Path) -> list[str]:
@@ -54,85 +35,64 @@ def hidden(directory: Path) -> list[str]:
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_every_call_failing(tmp_path: Path, code: int, overwrite: bool) -> None:
-    nth, failures = 0, set()
-    while True:
-        nth += 1
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        save(tmp_path / "run" / "old", OLD)
+    run, failures = tmp_path / "run", []
+
+    def prepare() -> None:
+        shutil.rmtree(run, ignore_errors=True)
+        save(run / "old", OLD)
         if overwrite:
-            save(tmp_path / "run" / "new", OLD)
-        with pytest.MonkeyPatch.context() as patch:
-            failing = Failing(patch, nth, code)
-            told = attempt(tmp_path / "run" / "new", overwrite)
-        assert tree.equal(load(tmp_path / "run" / "old"), OLD)
-        if not failing.failed:
-            break
-        failures.add(failing.failed)
-        assert failing.synced_again == set()
+            save(run / "new", OLD)
+
+    act = partial(save, run / "new", NEW, overwrite=overwrite)
+    for failing, told in each_call_failing(prepare, act, [code]):
+        failures.append(failing.failed)
+        assert tree.equal(load(run / "old"), OLD)
         assert told is not None or not failing.lost
         if told is not None:
-            assert str(tmp_path / "run" / "new") in str(told)
+            assert str(run / "new") in str(told)
             assert told.errno == code
-        if told is None or overwrite or (tmp_path / "run" / "new").exists():
-            loaded = load(tmp_path / "run" / "new")
+        if told is None or overwrite or (run / "new").exists():
+            loaded = load(run / "new")
             older = overwrite and told is not None and tree.equal(loaded, OLD)
             assert older or tree.equal(loaded, NEW)
-        save(tmp_path / "run" / "new", NEW, overwrite=True)
-        assert hidden(tmp_path / "run") == []
-    assert tree.equal(load(tmp_path / "run" / "new"), NEW)
-    assert failures >= {"open", "mkdir", "write", "pwrite", "posix_fallocate", "fsync", "rename"}
-    assert nth > 20
+        save(run / "new", NEW, overwrite=True)
+        assert hidden(run) == []
+    assert told is None
+    assert {"open", "mkdir", "write", "pwrite", "posix_fallocate", "fsync", "rename"} < {*failures}
+    assert len(failures) > 20
 
 
 @pytest.mark.row(35)
 @pytest.mark.parametrize("code", ERRORS)
 def test_every_call_failing_in_a_run(tmp_path: Path, code: int) -> None:
-    nth = 0
-    while True:
-        nth += 1
+    store, failures = Checkpoints(tmp_path / "run", keep_last=1, keep_best=0), []
+
+    def prepare() -> None:
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
-        store = Checkpoints(tmp_path / "run", keep_last=1, keep_best=0)
         store.save(OLD, step=1)
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FunctrainWarning)
-            failing = Failing(patch, nth, code)
-            saved = True
-            try:
-                store.save(NEW, step=2)
-            except (CheckpointWriteError, RunDirectoryError):
-                saved = False
-        assert failing.synced_again == set()
+
+    for failing, told in each_call_failing(prepare, partial(store.save, NEW, step=2), [code]):
+        failures.append(failing.failed)
         loaded, manifest = store.restore()
-        assert manifest.step == 2 if saved else manifest.step in (1, 2)
+        assert manifest.step == 2 if told is None else manifest.step in (1, 2)
         assert tree.equal(loaded, {1: OLD, 2: NEW}[manifest.step or 0])
-        if not failing.failed:
-            break
-    assert nth > 20
+    assert len(failures) > 20
 
 
 @pytest.mark.row(35)
 def test_every_call_failing_while_blocks_are_written(
     tmp_path: Path, workers: list[WorkerThread]
 ) -> None:
-    nth, failures = 0, []
-    save(tmp_path / "run" / "new", OLD)
-    while True:
-        nth += 1
-        with pytest.MonkeyPatch.context() as patch:
-            failing = Failing(patch, nth, ERRORS[nth % len(ERRORS)])
-            told = None
-            try:
-                save(tmp_path / "run" / "new", LARGE, overwrite=True)
-            except CheckpointWriteError as error:
-                told = error
+    place, failures = tmp_path / "run" / "new", []
+    reset = partial(save, place, OLD, overwrite=True)
+    for failing, told in each_call_failing(
+        reset, partial(save, place, LARGE, overwrite=True), ERRORS
+    ):
         failures.append(failing.failed)
-        assert failing.synced_again == set()
         assert told is not None or not failing.lost
-        loaded = load(tmp_path / "run" / "new")
+        loaded = load(place)
         assert tree.equal(loaded, LARGE) or (told is not None and tree.equal(loaded, OLD))
-        if not failing.failed:
-            break
-        save(tmp_path / "run" / "new", OLD, overwrite=True)
+        reset()
         assert hidden(tmp_path / "run") == []
     assert failures.count("pwrite") >= 3
     assert workers
@@ -142,8 +102,8 @@ def test_every_call_failing_while_blocks_are_written(
 def test_a_full_disk_is_noticed_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100_000, 90_000, 10_000))
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         CheckpointWriteError, match=r"needs .* bytes, and 10,000 are free"
     ) as caught:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from crashes.mounts import copy_of_one_moment, image, in_memory, looped, run, stop
-from crashes.place import LONG, say, scratch
+from crashes.place import LONG, say
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, load, save
@@ -29,12 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.row(35)]
 KINDS = ["ext4", "xfs"]
 # How to mount a copy beside the original.
 COPY: dict[str, tuple[str, ...]] = {"ext4": (), "xfs": ("nouuid",)}
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 def sample(value: int, length: int = 400_000) -> Any:

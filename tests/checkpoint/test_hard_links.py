@@ -11,19 +11,16 @@ import os
 import shutil
 import subprocess
 import time
-import warnings
-from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from crashes.explore import explore
-from crashes.faults import Failing
+from crashes.faults import each_call_failing, failing_always
 from crashes.log import Recorder
 from crashes.operations import Mark
-from crashes.place import scratch
 from crashes.scenarios import Scenario, promised
 from torch import Tensor, nn
 from xxhash import xxh3_128_hexdigest
@@ -38,20 +35,12 @@ from functrain.errors import (
     CheckpointChangedError,
     CheckpointCorruptError,
     CheckpointWriteError,
-    FunctrainWarning,
     NoCheckpointError,
-    RunDirectoryError,
 )
 
 FILE = "frozen.safetensors"
 FROZEN = ("params.base", "params.empty", "params.half", "params.strided")
 ERRORS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOENT, errno.ENOTSUP, errno.EACCES)
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 def sample(step: int, length: int = 5_000) -> Any:
@@ -333,13 +322,7 @@ def test_if_links_are_refused_the_file_is_written(
     code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = saved(store(tmp_path), 1)
-
-    def refused(*_: Any, **__: Any) -> None:
-        times[0] += 1
-        raise OSError(code, os.strerror(code))
-
-    times = [0]
-    monkeypatch.setattr(os, "link", refused)
+    times = failing_always(monkeypatch, os, "link", code)
     saved(run, 2)
     assert times == [1]
     assert inode(run, 1) != inode(run, 2)
@@ -351,17 +334,13 @@ def test_a_linked_file_that_cannot_be_read_or_synced_is_written_instead(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = saved(store(tmp_path), 1)
-    linked, call = inode(run, 1), getattr(os, name)
+    linked = inode(run, 1)
 
-    def refused(what: Any, *args: Any, **kwargs: Any) -> Any:
-        if os.path.exists(what) and os.stat(what).st_ino == linked:
-            times[0] += 1
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return call(what, *args, **kwargs)
+    def is_linked(what: Any, *_: Any) -> bool:
+        return os.path.exists(what) and os.stat(what).st_ino == linked
 
-    times = [0]
     with monkeypatch.context() as patch:
-        patch.setattr(os, name, refused)
+        times = failing_always(patch, os, name, errno.EACCES, is_linked)
         saved(run, 2)
     assert times == [1]
     assert inode(run, 2) != linked
@@ -410,11 +389,11 @@ def test_tensors_changed_during_a_save_are_reported(
 def test_no_space_is_required_for_linked_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = namedtuple("usage", "total used free")
     run = saved(store(tmp_path), 1)
     room = 20_000  # less than the frozen tensors and more than all else
     assert (run.path(1) / FILE).stat().st_size > room
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, room))
+    usage = shutil.disk_usage(tmp_path)._replace(free=room)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     saved(run, 2)
     assert are_sound(run, 2)
     with pytest.raises(CheckpointWriteError):
@@ -426,28 +405,19 @@ def test_no_space_is_required_for_linked_files(
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_every_call_failing(tmp_path: Path, code: int) -> None:
     saved(store(tmp_path / "before"), 1)
-    run, failures, links = store(tmp_path, keep_last=1, keep_best=0), set(), set()
-    for nth in itertools.count(1):
+    run, failures = store(tmp_path, keep_last=1, keep_best=0), []
+
+    def prepare() -> None:
         shutil.rmtree(run.directory, ignore_errors=True)
         shutil.copytree(tmp_path / "before" / "run", run.directory)
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FunctrainWarning)
-            failing, told = Failing(patch, nth, code), False
-            try:
-                saved(run, 2)
-            except (CheckpointWriteError, RunDirectoryError):
-                told = True
+
+    for failing, told in each_call_failing(prepare, lambda: saved(run, 2), [code]):
+        failures.append(failing.failed)
         loaded, manifest = run.restore()
-        assert manifest.step == 2 if not told else manifest.step in (1, 2)
+        assert manifest.step == 2 if told is None else manifest.step in (1, 2)
         assert tree.equal(loaded, sample(manifest.step or 0))
-        if run.steps() == [1, 2]:
-            links.add(inode(run, 1) == inode(run, 2))
-        if not failing.failed:
-            break
-        failures.add(failing.failed)
-        assert failing.synced_again == set()
-    assert failures >= {"link", "open", "preadv", "fsync", "rename", "pwrite", "unlink"}
-    assert nth > 40
+    assert {"link", "open", "preadv", "fsync", "rename", "pwrite", "unlink"} < {*failures}
+    assert len(failures) > 40
 
 
 class Interrupted(BaseException):

@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from crashes.kill import killed
 from crashes.operations import Mark
-from crashes.place import LONG, say, scratch
+from crashes.place import LONG, say
 from crashes.scenarios import SCENARIOS, Scenario, check_one, one, sample
 from models import CASES
 
@@ -44,12 +44,6 @@ pytestmark = [
     pytest.mark.row(35),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here"),
 ]
-
-
-@pytest.fixture
-def tmp_path() -> Iterator[Path]:
-    with scratch() as directory:
-        yield directory
 
 
 class Saying:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+
+from functrain.errors import CheckpointWriteError, FunctrainWarning, RunDirectoryError
 
 CALLS = ("open", "mkdir", "write", "pwrite", "posix_fallocate", "ftruncate", "fsync", "rename")
 CALLS += ("link", "unlink", "rmdir", "close", "listdir", "fstat", "preadv")
@@ -59,17 +64,39 @@ class Failing:
             self.broken.add(inode)
 
 
+def each_call_failing(
+    prepare: Callable[[], object], act: Callable[[], object], codes: Sequence[int]
+) -> Iterator[tuple[Failing, OSError | None]]:
+    """Act again and again while one system call after the other fails, and at last none.
+
+    Yields what failed, and the error of functrain that it raised, if any.
+    """
+    for nth in itertools.count(1):
+        prepare()
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FunctrainWarning)
+            failing, told = Failing(patch, nth, codes[nth % len(codes)]), None
+            try:
+                act()
+            except (CheckpointWriteError, RunDirectoryError) as error:
+                told = error
+        assert failing.synced_again == set()
+        yield failing, told
+        if not failing.failed:
+            return
+
+
 def failing_always(
     patch: pytest.MonkeyPatch, module: Any, name: str, code: int, when: Any = lambda *_: True
 ) -> list[int]:
     """Make a call fail whenever a condition holds; the list says how often it did."""
     call, times = getattr(module, name), [0]
 
-    def refused(*args: Any) -> Any:
+    def refused(*args: Any, **options: Any) -> Any:
         if when(*args):
             times[0] += 1
             raise OSError(code, os.strerror(code))
-        return call(*args)
+        return call(*args, **options)
 
     patch.setattr(module, name, refused)
     return times
