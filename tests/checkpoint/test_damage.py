@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import torch
-from xxhash import xxh3_128_hexdigest
+from manifests import reseal, seal
 
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save, verify
@@ -77,19 +76,12 @@ def test_every_truncation_and_extension_is_noticed(saved: Path) -> None:
 def test_zeroed_tail(saved: Path, number: int) -> None:
     file = payload_files(saved)[number]
     file.write_bytes(file.read_bytes()[:-4] + bytes(4))
-    with pytest.raises(CheckpointCorruptError, match=rf"{file.name}: the bytes of .* are not"):
+    with pytest.raises(
+        CheckpointCorruptError, match=rf"{file.name}: the bytes of (params\.w|c) are"
+    ):
         load(saved)
     with pytest.raises(CheckpointCorruptError, match=file.name):
         verify(saved)
-
-
-def test_file_and_leaf_are_named(saved: Path) -> None:
-    file = saved / "params.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(CheckpointCorruptError, match=r"params\.safetensors.*bytes of params\.w"):
-        load(saved)
 
 
 def test_missing_files(saved: Path) -> None:
@@ -113,27 +105,6 @@ def test_swapped_payloads_and_stale_manifest(saved: Path) -> None:
     shutil.copy(saved / "manifest.json", other / "manifest.json")
     shutil.copy(other / "rest.safetensors", saved / "params.safetensors")
     assert noticed(saved)
-
-
-@pytest.mark.parametrize("name", ["params.safetensors", "manifest.json"])
-def test_links_and_pipes_are_not_followed(saved: Path, name: str) -> None:
-    file = saved / name
-    file.rename(saved.parent / "outside")
-    file.symlink_to(saved.parent / "outside")
-    assert noticed(saved)
-    file.unlink()
-    os.mkfifo(file)
-    assert noticed(saved)
-
-
-def reseal(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a manifest as a hostile hand would: with a right digest."""
-    fields = orjson.loads((path / "manifest.json").read_bytes())
-    change(fields)
-    fields.pop("digest")
-    body = orjson.dumps(fields)[:-1]
-    seal = b',"digest":"' + xxh3_128_hexdigest(body).encode() + b'"}\n'
-    (path / "manifest.json").write_bytes(body + seal)
 
 
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -182,20 +153,25 @@ def test_no_class_is_instantiated_that_was_not_allowed(saved: Path) -> None:
 
 def test_deep_structures_are_refused(saved: Path) -> None:
     body = b'{"magic":' + b"[" * 100_000 + b"]" * 100_000
-    seal = b',"digest":"' + xxh3_128_hexdigest(body).encode() + b'"}\n'
-    (saved / "manifest.json").write_bytes(body + seal)
+    (saved / "manifest.json").write_bytes(seal(body))
     assert noticed(saved)
 
 
 @pytest.mark.row(39)
 def test_formats(saved: Path) -> None:
-    reseal(saved, lambda m: m.update(format="1.9", novelty=[1]))
+    def newer(fields: dict[str, Any]) -> None:
+        for record in (fields, *fields["leaves"], *fields["files"]):
+            record["novelty"] = [1, 2]
+        fields["format"] = "1.9"
+
+    reseal(saved, newer)
     assert tree.equal(load(saved), SAVED)
+    assert verify(saved).format == (1, 9)
     reseal(saved, lambda m: m.update(format="2.0"))
-    with pytest.raises(CheckpointFormatError, match=r"format 2\.0.*newer functrain"):
+    with pytest.raises(CheckpointFormatError, match=r"2\.0, .*1; install a newer functrain"):
         load(saved)
     reseal(saved, lambda m: m.update(format="1.0", features=["compression"]))
-    with pytest.raises(CheckpointFormatError, match="compression"):
+    with pytest.raises(CheckpointFormatError, match="needs compression"):
         read_manifest(saved)
 
 
