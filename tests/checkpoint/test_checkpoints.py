@@ -239,12 +239,14 @@ def test_a_mismatch_is_not_damage(tmp_path: Path) -> None:
         store.restore(like={"params": {"w": torch.zeros(4)}})
 
 
-def test_a_checkpoint_that_replaces_another(tmp_path: Path) -> None:
+def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     fill(store, {1: 0.2, 2: 0.1})
     shutil.copytree(store.path(1), store.path(3))
     with pytest.warns(CheckpointSkippedWarning, match=r"step-00000003 holds .* step 1"):
         assert store.restore()[1].step == 2
+    with pytest.raises(CheckpointCorruptError, match="holds the checkpoint of step 1"):
+        store.restore(3)
 
 
 def test_the_last_valid_checkpoint_stays(tmp_path: Path) -> None:
@@ -399,13 +401,6 @@ def test_the_name_of_a_holder_does_not_outlive_its_lock(tmp_path: Path) -> None:
     with store.lock():
         assert (tmp_path / ".lock").read_text().split()[1] == str(os.getpid())
         store.save({}, step=2)
-
-
-def test_a_checkpoint_under_the_name_of_another_step(tmp_path: Path) -> None:
-    store = Checkpoints(tmp_path)
-    shutil.copytree(store.save({}, step=1), store.path(5))
-    with pytest.raises(CheckpointCorruptError, match="holds the checkpoint of step 1"):
-        store.restore(5)
 
 
 def test_a_run_directory_is_not_mistaken_for_a_checkpoint(tmp_path: Path) -> None:

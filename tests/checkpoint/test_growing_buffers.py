@@ -22,6 +22,7 @@ from functrain.testing.run_parts import fresh_process
 every_model = pytest.mark.parametrize("name", MODELS)
 # Of these a checkpoint without the run's notes does not say that the buffer grew.
 UNKNOWN = ("two-rows", "double-scalar")
+known_models = pytest.mark.parametrize("name", [name for name in MODELS if name not in UNKNOWN])
 
 
 def stepped(made: ft.Program, steps: int, state: ft.TrainState | None = None) -> ft.TrainState:
@@ -55,7 +56,7 @@ def test_in_a_fresh_process(tmp_path: Path) -> None:
     assert ft.tree.equal(straight.state, resumed.state)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in UNKNOWN])
+@known_models
 @pytest.mark.parametrize("options", [{}, {"partial": True}, {"cast": True}, {"only": "*"}])
 def test_a_saved_state_is_loaded(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     made = program(MODELS[name])
@@ -64,14 +65,6 @@ def test_a_saved_state_is_loaded(name: str, options: dict[str, Any], tmp_path: P
     loaded = ft.load(tmp_path / "c", like=made.init(), **options)
     assert ft.tree.equal(state, loaded)
     assert ft.tree.equal(stepped(made, 2, state), stepped(made, 2, loaded))
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in UNKNOWN])
-def test_from_the_store(name: str, tmp_path: Path) -> None:
-    made, store = program(MODELS[name]), ft.Checkpoints(tmp_path / "run")
-    state = stepped(made, 5)
-    store.save(state, step=5)
-    assert ft.tree.equal(state, store.restore(like=made.init())[0])
 
 
 @every_model
@@ -83,7 +76,7 @@ def test_the_checkpoint_of_a_run_records_the_initial_buffers(name: str, tmp_path
     assert ft.tree.equal(saved.train, run.state)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in UNKNOWN])
+@known_models
 def test_the_weights_alone(name: str, tmp_path: Path) -> None:
     made = program(MODELS[name])
     run = ft.fit(made, data(), until="5 steps", directory=tmp_path / "run")

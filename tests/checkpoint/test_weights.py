@@ -55,7 +55,6 @@ def run(tmp_path: Path) -> ft.Run:
 @pytest.mark.row(40)
 @pytest.mark.parametrize("what", ["params", "ema"])
 def test_from_a_run_or_one_checkpoint_of_it(run: ft.Run, what: Any) -> None:
-    assert run.directory is not None
     state = run.state
     expected = state.params if what == "params" else (state.ema or {})["params"]
     for path in (run.directory, run.directory / "step-00000006"):
@@ -82,7 +81,6 @@ def test_of_one_of_several_programs(tmp_path: Path, what: Any) -> None:
     several = ft.joint({"one": program(), "other": program(), "queue": queue}, step=step)
     data = [torch.randn(8, 4) for _ in range(4)]
     run = ft.fit(several, data, until="2 steps", directory=tmp_path / "run", progress=False)
-    assert run.directory is not None
     found = weights(run.directory, what, program="other")
     state = run.state.other
     expected = state.params if what == "params" else state.ema["params"]
@@ -105,7 +103,6 @@ def test_of_one_of_several_programs(tmp_path: Path, what: Any) -> None:
 
 
 def test_a_name_is_refused_for_one_program(run: ft.Run) -> None:
-    assert run.directory is not None
     with pytest.raises(ConfigurationError, match="of one program; leave it out"):
         weights(run.directory, program="generator")
 
@@ -139,13 +136,11 @@ def test_from_a_plain_file(tmp_path: Path, name: str) -> None:
 
 
 def test_the_payload_file_of_a_checkpoint_is_a_plain_file_too(run: ft.Run) -> None:
-    assert run.directory is not None
     found = weights(run.directory / "step-00000006" / "params.safetensors")
     assert tree.equal(found, run.state.params)
 
 
 def test_restore_skips_a_damaged_checkpoint(run: ft.Run) -> None:
-    assert run.directory is not None
     for step in (6, 3):
         (run.directory / f"step-0000000{step}" / "params.safetensors").unlink()
         if step == 6:

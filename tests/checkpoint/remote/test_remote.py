@@ -125,6 +125,10 @@ def faulty(plan: Plan) -> RemoteCheckpoints:
     return RemoteCheckpoints(f"faulty://{uuid.uuid4().hex}/run", keep_last=1, keep_best=0)
 
 
+def in_memory(**rules: Any) -> RemoteCheckpoints:
+    return RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", **rules)
+
+
 # -- stores of several kinds ------------------------------------------------------------------
 
 
@@ -325,11 +329,8 @@ def test_an_older_attempt_does_not_reappear_when_its_step_is_removed(
     for name, data in moved.items():  # as if its removal had failed
         keeping.objects().put_new(f"{first.name}/{name}", data)
     fill(keeping, {3: None})
-    plan.done.clear()
     for count in range(100):
-        plan.done, plan.fails_at, plan.how = [], count, "crash"
-        crash, _ = tried(faulty.prune)
-        plan.fails_at = None
+        crash, _, _ = tried(plan, count, "crash", faulty.prune)
         if 1 in faulty.steps():
             assert tree.equal(keeping.restore(1)[0], make(2))
         if crash is None:
@@ -355,7 +356,7 @@ def damage(store: RemoteCheckpoints, step: int, name: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["flipped", "short", "missing"])
 @pytest.mark.parametrize("name", ["params.safetensors", "manifest.json"])
 def test_damage_is_skipped_with_a_warning(how: str, name: str) -> None:
-    store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_last=5)
+    store = in_memory(keep_last=5)
     fill(store, {1: 0.3, 2: 0.2})
     damage(store, 2, name, how)
     if (name, how) == ("manifest.json", "missing"):
@@ -379,7 +380,7 @@ def test_damage_is_skipped_with_a_warning(how: str, name: str) -> None:
 
 @pytest.mark.row(36)
 def test_pruning_never_removes_the_last_complete_checkpoint() -> None:
-    store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_best=0)
+    store = in_memory(keep_best=0)
     fill(store, {1: None, 2: None, 3: None})
     damage(store, 3, "params.safetensors", "missing")
     with pytest.warns(CheckpointSkippedWarning, match="params.safetensors: expected"):
@@ -391,7 +392,7 @@ def test_pruning_never_removes_the_last_complete_checkpoint() -> None:
 def test_a_checkpoint_removed_while_it_is_read_is_listed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}", keep_last=1, keep_best=0)
+    store = in_memory(keep_last=1, keep_best=0)
     fill(store, {1: None})
     download = ObjectStore.download
 
@@ -407,20 +408,22 @@ def test_a_checkpoint_removed_while_it_is_read_is_listed_again(
 # -- faults -----------------------------------------------------------------------------------
 
 
-def tried(act: Callable[[], Any]) -> tuple[BaseException | None, Any]:
-    """The error that it raised, if any, and what it returned."""
+def tried(plan: Plan, number: int, how: str, act: Callable[[], Any]) -> tuple[Any, Any, bool]:
+    """Let an operation fail: (the error or ``None``, what it returned, whether it failed)."""
+    error = result = None
+    plan.done, plan.fails_at, plan.how = [], number, how
     try:
-        return None, act()
-    except (CheckpointWriteError, CheckpointReadError, Crash) as error:
-        return error, None
-
-
-def fresh(store: RemoteCheckpoints, plan: Plan, step: int) -> RemoteCheckpoints:
-    """A store of its own, with one checkpoint; from now on the plan counts from 0."""
+        result = act()
+    except (CheckpointWriteError, CheckpointReadError, Crash) as raised:
+        error = raised
     plan.fails_at = None
+    return error, result, len(plan.done) > number
+
+
+def fresh(store: RemoteCheckpoints) -> RemoteCheckpoints:
+    """A store of its own, with one checkpoint."""
     new = attrs.evolve(store, url=f"faulty://{uuid.uuid4().hex}/run")
-    new.save(make(1), step=step)
-    plan.done = []
+    new.save(make(1), step=1)
     return new
 
 
@@ -433,10 +436,8 @@ def test_every_operation_of_a_save_failing(
 ) -> None:
     refused = 0
     for number in range(100):
-        store = fresh(faulty, plan, 1)
-        plan.fails_at, plan.how = number, how
-        error, _ = tried(partial(store.save, make(2), step=step))
-        done, plan.fails_at = len(plan.done), None
+        store = fresh(faulty)
+        error, _, failed = tried(plan, number, how, partial(store.save, make(2), step=step))
         found, _ = store.restore()
         if error is None:
             assert tree.equal(found, make(2))
@@ -446,10 +447,10 @@ def test_every_operation_of_a_save_failing(
             assert store.url in str(error)
             assert how == "silently torn" or "the line is dead" in str(error)
             assert tree.equal(found, make(1)) or tree.equal(found, make(2))
-        if done <= number:
+        if not failed:
             break
     print(f"{how}: {number} operations of a save failed, {refused} saves were refused")
-    assert (error, done) == (None, number)
+    assert error is None
     assert refused >= (2 if how == "silently torn" else 5)
 
 
@@ -459,16 +460,14 @@ def test_a_crash_at_every_operation_of_a_save(
     faulty: RemoteCheckpoints, plan: Plan, step: int
 ) -> None:
     for number in range(100):
-        store = fresh(faulty, plan, 1)
-        plan.fails_at, plan.how = number, "crash"
-        crash, _ = tried(partial(store.save, make(2), step=step))
-        done, plan.fails_at = len(plan.done), None
+        store = fresh(faulty)
+        crash, _, failed = tried(plan, number, "crash", partial(store.save, make(2), step=step))
         found, _ = store.restore()
         assert tree.equal(found, make(2)) or (crash and tree.equal(found, make(1)))
         store.save(make(3), step=step)
         assert tree.equal(store.restore()[0], make(3))
         assert store.steps() == [step]
-        if done <= number:
+        if not failed:
             break
     print(f"a save crashed at each of {number} operations")
     assert crash is None
@@ -485,8 +484,7 @@ def test_a_failing_network_is_not_mistaken_for_damage(
     fill(store, {1: 0.5, 2: 0.1})
     refused = 0
     for number in range(100):
-        plan.done, plan.fails_at, plan.how = [], number, how
-        error, restored = tried(partial(store.restore, which))
+        error, restored, failed = tried(plan, number, how, partial(store.restore, which))
         if error is None:
             assert tree.equal(restored[0], make(2))
         else:
@@ -495,7 +493,7 @@ def test_a_failing_network_is_not_mistaken_for_damage(
             assert store.url in str(error)
             assert isinstance(error.__cause__, OSError)
             assert how != "before" or isinstance(error.__cause__.__cause__, Refusal)
-        if len(plan.done) <= number:
+        if not failed:
             break
     print(f"{how}: {number} operations of a restore failed, {refused} were refused")
     assert error is None
@@ -523,7 +521,7 @@ def test_without_conditional_writes_the_store_is_checked_first(
         plain(self, path, value)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", unconditional)
-    store = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}")
+    store = in_memory()
     fill(store, {1: None})
     assert tree.equal(store.restore()[0], make(1))
     objects = store.objects()
@@ -537,7 +535,7 @@ def test_without_conditional_writes_the_store_is_checked_first(
 def test_a_local_checkpoint_replaced_while_it_is_copied_is_not_copied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, local = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), Checkpoints(tmp_path)
+    store, local = in_memory(), Checkpoints(tmp_path)
     path = local.save(make(1), step=1)
     upload = ObjectStore.upload
 
@@ -616,7 +614,7 @@ def test_a_checkpoint_and_its_log_are_fetched(make_store: Any, tmp_path: Path) -
 
 @pytest.mark.row(33)
 def test_newer_local_checkpoints_stay_and_damaged_ones_are_replaced(tmp_path: Path) -> None:
-    store, run = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), tmp_path / "run"
+    store, run = in_memory(), tmp_path / "run"
     sent(tmp_path, store, 3, b"1\n2\n3\n")
     local = Checkpoints(run)
     local.save(make(1), step=1)
@@ -630,7 +628,7 @@ def test_newer_local_checkpoints_stay_and_damaged_ones_are_replaced(tmp_path: Pa
 
 @pytest.mark.row(33)
 def test_the_log_of_another_run_is_not_replaced(tmp_path: Path) -> None:
-    store, run = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), tmp_path / "run"
+    store, run = in_memory(), tmp_path / "run"
     sent(tmp_path, store, 3, b"1\n2\n3\n")
     run.mkdir()
     (run / "metrics.jsonl").write_bytes(b"1\n7\n")
@@ -643,7 +641,7 @@ def test_the_log_of_another_run_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.row(38)
 @pytest.mark.parametrize("name", ["params.safetensors", "log"])
 def test_damaged_remote_checkpoints_are_not_fetched(tmp_path: Path, name: str) -> None:
-    store, run = RemoteCheckpoints(f"memory://{uuid.uuid4().hex}"), tmp_path / "run"
+    store, run = in_memory(), tmp_path / "run"
     sent(tmp_path, store, 1, b"first\n")
     sent(tmp_path, store, 2, b"first\nsecond\n")
     last = attempts(store.objects())[0]
@@ -663,15 +661,13 @@ def test_every_operation_of_a_fetch_failing(
     sent(tmp_path, faulty, 4, b"1\n")
     for number in range(100):
         run = tmp_path / f"run-{number}"
-        plan.done, plan.fails_at, plan.how = [], number, how
-        error, _ = tried(partial(faulty.fetch, run))
-        done, plan.fails_at = len(plan.done), None
+        error, _, failed = tried(plan, number, how, partial(faulty.fetch, run))
         if error is not None:
             assert isinstance(error, CheckpointReadError | Crash)
             assert Checkpoints(run).steps() == []
             faulty.fetch(run)
         assert tree.equal(Checkpoints(run).restore()[0], make(4))
-        if done <= number:
+        if not failed:
             break
     assert error is None
     assert number > 4

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import random
 import threading
@@ -60,40 +59,6 @@ def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_whole(tmp_path, LENGTHS)
 
 
-@pytest.mark.parametrize("refused_at", [0, 1, 3])
-def test_direct_io_refused_in_the_middle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_at: int
-) -> None:
-    pwrite, calls = os.pwrite, []
-
-    def refusing(descriptor: int, data: Any, offset: int) -> int:
-        direct = bool(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
-        calls.append(direct)
-        if direct and len(calls) > refused_at:
-            raise OSError(errno.EINVAL, "no")
-        return pwrite(descriptor, data, offset)
-
-    monkeypatch.setattr(os, "pwrite", refusing)
-    lengths = [9 * BLOCK + 77]
-    write(tmp_path, lengths, BLOCK)
-    assert_whole(tmp_path, lengths)
-    assert True in calls
-    assert calls[-1] is False
-
-
-def test_direct_io_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    control = fcntl.fcntl
-
-    def declining(descriptor: int, command: int, argument: int = 0) -> int:
-        if command == fcntl.F_SETFL and argument & os.O_DIRECT:
-            raise OSError(errno.EINVAL, "no")
-        return control(descriptor, command, argument)
-
-    monkeypatch.setattr(fcntl, "fcntl", declining)
-    write(tmp_path, LENGTHS, BLOCK)
-    assert_whole(tmp_path, LENGTHS)
-
-
 @pytest.mark.parametrize("name", ["pwrite", "fsync", "close", "posix_fallocate"])
 @pytest.mark.parametrize("lengths", [[100, 100], [5 * BLOCK, 9 * BLOCK, 3]])
 def test_after_an_error_nothing_more_is_written(
@@ -119,30 +84,6 @@ def test_after_an_error_nothing_more_is_written(
     if name != "close":
         assert len(calls) == 2
     assert all(each.wait(0.0) for each in workers)
-
-
-def test_a_full_disk_is_noticed_before_a_byte_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="full"):
-        write(tmp_path, [5 * BLOCK], BLOCK)
-    assert (tmp_path / "0").stat().st_size == 0
-
-
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_a_file_system_that_cannot_reserve_space(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    def unknown(*_: int) -> None:
-        raise OSError(code, "what?")
-
-    monkeypatch.setattr(os, "posix_fallocate", unknown)
-    write(tmp_path, LENGTHS, BLOCK)
-    assert_whole(tmp_path, LENGTHS)
 
 
 def test_hashes_match_the_written_bytes_even_if_the_source_changes(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_leaves_of_all_sizes(saved: tuple[Path, dict[str, Any]]) -> None:
     for check in (True, False):
         found = read(path, verify=check)
         assert tree.equal(value, {name: found[f"params.{name}"] for name in value})
+    leaves = read_manifest(path).leaves
+    assert all(len(leaf.hashes) == -(-leaf.length // CHUNK) for leaf in leaves)
 
 
 def test_a_read_may_return_at_any_byte(

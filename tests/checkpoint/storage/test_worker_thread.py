@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import signal
 import threading
 import weakref
 from typing import Any
@@ -84,21 +83,3 @@ def test_a_signal_during_start_leaves_a_known_state(
         work.start()
     assert work.wait(10)
     assert len(gate.done) in ((0, 1) if begun else (0,))
-
-
-def test_waiting_can_be_interrupted_and_repeated() -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    gate = Gate()
-    work, before = WorkerThread(gate), signal.signal(signal.SIGALRM, interrupt)
-    try:
-        work.start()
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(KeyboardInterrupt):
-            work.wait()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert not work.wait(0.0)
-    gate.go.set()
-    assert work.wait(10)

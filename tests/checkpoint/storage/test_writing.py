@@ -121,19 +121,3 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o640}
-
-
-def test_short_writes_and_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved = {"w": torch.randn(1000), "b": torch.randn(7)}
-    write, pwrite, read = os.write, os.pwrite, os.preadv
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:13]))
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:13], offset))
-    monkeypatch.setattr(os, "preadv", lambda fd, parts, offset: read(fd, [parts[0][:11]], offset))
-    assert tree.equal(saved, load(save(tmp_path / "c", saved)))
-
-
-def test_leaves_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = torch.arange((64 << 20) // 8 + 3)
-    path = save(tmp_path / "c", {"w": value})
-    assert len(read_manifest(path).leaves[0].hashes) == 2
-    assert torch.equal(load(path)["w"], value)

@@ -34,11 +34,6 @@ def load(directory: Path, **options: Any) -> list[tree.Path]:
     return [path for path in found if not same(found[path], expected[path])]
 
 
-def save_and_load(directory: Path) -> list[tree.Path]:
-    ft.save(directory, placed_states.placed(current()), step=3)
-    return load(directory)
-
-
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_each_rank_loads_its_part(tmp_path: Path, n: int) -> None:
     saved = ft.save(tmp_path / "alone", placed_states.whole())
