@@ -218,14 +218,14 @@ class Checkpoints(Retention):
             pruning.check_step(path, operator.index(which), manifest.step)
             return tree, manifest
         for _ in range(_MOST_ATTEMPTS):
-            best = which == "best"
-            candidates = from_first(world, partial(self._candidates, best))
+            listed = partial(from_first, world, partial(self._candidates, which == "best"))
+            candidates = listed()
             if not candidates:
-                detail = f" with a finite metric {self.monitor!r}" if best else ""
+                detail = f" with a finite metric {self.monitor!r}" if which == "best" else ""
                 raise NoCheckpointError(
                     errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
                 )
-            found = self._first_intact(candidates, like, options)
+            found = self._first_intact(candidates, listed, like, options)
             if found is not None:
                 return found
         raise NoCheckpointError(
@@ -237,16 +237,21 @@ class Checkpoints(Retention):
         return self._best.ranked(self.entries()) if best else self.steps()[::-1]
 
     def _first_intact(
-        self, candidates: list[int], like: Any, options: Mapping[str, Any]
+        self,
+        candidates: list[int],
+        listed: Callable[[], list[int]],
+        like: Any,
+        options: Mapping[str, Any],
     ) -> tuple[Tree, Manifest] | None:
-        """Return the first that verifies, or ``None`` if another process has pruned them all."""
+        """Return the first that verifies, or ``None`` if they must be listed again."""
         damages = []
         for step in candidates:
             try:
                 tree, manifest = read(self.path(step), like, **options)
                 pruning.check_step(self.path(step), step, manifest.step)
             except NoCheckpointError:
-                continue
+                if listed() != candidates:  # a process that prunes saves, too
+                    return None
             except CheckpointCorruptError as damage:
                 damages.append(str(damage))
                 pruning.warn_skipped(self.path(step), damage)
@@ -254,8 +259,8 @@ class Checkpoints(Retention):
                 return tree, manifest
         if not damages:
             return None
-        listed = "\n".join(f"  {damage}" for damage in damages)
-        raise CheckpointCorruptError(f"every checkpoint in {self.directory} is damaged:\n{listed}")
+        lines = "\n".join(f"  {damage}" for damage in damages)
+        raise CheckpointCorruptError(f"every checkpoint in {self.directory} is damaged:\n{lines}")
 
     def prune(self, dry_run: bool = False) -> list[int]:
         """Remove the checkpoints that no rule keeps, but never the last one that verifies.

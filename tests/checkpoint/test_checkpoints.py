@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.checkpoint import Checkpoints, load, read_manifest, save
+from functrain.checkpoint import Checkpoints, checkpoints, load, read_manifest, save
+from functrain.checkpoint.loading import read
 from functrain.checkpoint.retention import (
     Best,
     Entry,
@@ -229,6 +230,33 @@ def test_a_damaged_best_checkpoint_is_skipped_for_the_next_best(tmp_path: Path) 
     damage(store, 2)
     with pytest.warns(CheckpointSkippedWarning, match="step-00000002"):
         assert store.restore("best")[1].step == 1
+
+
+@pytest.mark.row(37)
+@pytest.mark.parametrize("which", ["latest", "best"])
+def test_a_checkpoint_pruned_while_it_is_read_is_listed_again(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Checkpoints(tmp_path, keep_last=1, keep_best=1)
+    fill(store, {1: 0.5})
+    save(store.path(0), make(0), step=0, metrics={"loss": 0.9})
+
+    def late(path: Path, *rest: Any, **options: Any) -> Any:
+        if path == store.path(1) and path.exists():
+            fill(store, {2: 0.4, 3: 0.3})  # another process, which removes the first two
+            save(store.path(0), make(0), step=0, metrics={"loss": 0.9}, overwrite=True)
+        return read(path, *rest, **options)
+
+    monkeypatch.setattr(checkpoints, "read", late)
+    assert tree.equal(store.restore(which)[0], make(3))
+
+
+def test_a_name_without_a_checkpoint_is_skipped(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    fill(store, {1: None})
+    for step in range(2, 30):
+        store.path(step).symlink_to("nowhere")
+    assert tree.equal(store.restore()[0], make(1))
 
 
 @pytest.mark.row(39)
