@@ -10,13 +10,10 @@ from torch import Tensor
 
 from functrain.data.seeded_iteration import (
     END,
-    begin,
-    draw,
-    drop,
+    SeededPass,
     generator_states,
     length_of,
     refuse_empty,
-    remaining,
     set_generator_states,
 )
 from functrain.errors import DataChangedError
@@ -54,20 +51,10 @@ class IterableSource:
             # Persistent workers keep random state from earlier epochs, which a resumed run could
             # not restore.
             self.data._iterator = None
-        batches = begin(self.data, seed, epoch)
-        drop(batches, seed, epoch, 0, start)
-        done = start
-        for batch in remaining(
-            batches,
-            seed=seed,
-            epoch=epoch,
-            index=start,
-            length=self.length,
-            at_end=self._remember_end,
-        ):
-            done += 1
-            yield batch
-        if done == 0:
+        batches = SeededPass.begin(self.data, seed, epoch)
+        batches.drop(start)
+        yield from batches.remaining(self.length, self._remember_end)
+        if batches.index == 0:
             refuse_empty(self.data, epoch)
 
     def _remember_end(self, index: int) -> None:
@@ -114,13 +101,12 @@ class IteratorSource:
                 f"after batch {read[1]} of epoch {read[0]}. Give something that can be iterated "
                 "again: a list, a DataLoader, or an object whose __iter__ is a generator."
             )
-        drop(self.data, seed, epoch, read[1], start)
-        index = start
-        while (batch := draw(self.data, seed, epoch, index)) is not END:
-            index += 1
-            self._read = (epoch, index)
+        batches = SeededPass(self.data, seed, epoch, read[1])
+        batches.drop(start)
+        while (batch := batches.draw()) is not END:
+            self._read = (epoch, batches.index)
             yield batch
-        if index == 0:
+        if batches.index == 0:
             refuse_empty(self.data, epoch)
 
     def state(self) -> None:

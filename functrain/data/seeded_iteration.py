@@ -27,69 +27,67 @@ def length_of(data: Any) -> int | None:
         return None
 
 
-def begin(data: Any, seed: int, epoch: int) -> Iterator[Any]:
-    """Start a pass over the data, seeded by seed and epoch.
+class SeededPass:
+    """A pass over a loader, in which each draw finds the generators seeded by its place.
 
-    Calls ``set_epoch`` where it exists, as in distributed samplers and streamed datasets.
+    Attributes:
+        index: number of batches drawn.
     """
-    for name in ("sampler", "batch_sampler", "dataset"):
-        _set_epoch(getattr(data, name, None), epoch)
-    _set_epoch(data, epoch)
-    with sample_scope() as scope:
-        scope.seed(derive(seed, "loader", epoch))
-        return iter(data)
 
+    def __init__(self, batches: Iterator[Any], seed: int, epoch: int, index: int = 0) -> None:
+        self._batches, self._place, self.index = batches, (seed, epoch), index
 
-def _set_epoch(part: Any, epoch: int) -> None:
-    if callable(getattr(part, "set_epoch", None)):
-        part.set_epoch(epoch)
+    @classmethod
+    def begin(cls, data: Any, seed: int, epoch: int, index: int = 0) -> SeededPass:
+        """Start a pass over the data, whose first batch is number ``index``.
 
+        Calls ``set_epoch`` where it exists, as in distributed samplers and streamed datasets.
+        """
+        parts = [getattr(data, name, None) for name in ("sampler", "batch_sampler", "dataset")]
+        for part in (*parts, data):
+            if callable(getattr(part, "set_epoch", None)):
+                part.set_epoch(epoch)
+        with sample_scope() as scope:
+            scope.seed(derive(seed, "loader", epoch))
+            return cls(iter(data), seed, epoch, index)
 
-def draw(batches: Iterator[Any], seed: int, epoch: int, index: int) -> Any:
-    """Return the next batch, or ``END``."""
-    with sample_scope() as scope:
-        scope.seed(derive(seed, "loader", epoch, index))
-        return next(batches, END)
+    def draw(self) -> Any:
+        """Return the next batch, or ``END``."""
+        seed, epoch = self._place
+        with sample_scope() as scope:
+            scope.seed(derive(seed, "loader", epoch, self.index))
+            batch = next(self._batches, END)
+        self.index += batch is not END
+        return batch
 
+    def drop(self, stop: int) -> None:
+        """Draw and discard the batches before ``stop``."""
+        while self.index < stop:
+            if self.draw() is END:
+                raise DataChangedError(
+                    f"the state stands after {stop} batches of epoch {self._place[1]}, but that "
+                    f"epoch of the data ends after {self.index}. Give the data the run was started "
+                    "with. If these are whole epochs that were stepped by hand, count each at its "
+                    "end, state = attrs.evolve(state, counters=state.counters.next_epoch()), or "
+                    "give the data a length (__len__), so that they can be counted."
+                )
 
-def drop(batches: Iterator[Any], seed: int, epoch: int, start: int, stop: int) -> None:
-    """Draw and discard the batches ``start`` to ``stop - 1``."""
-    for index in range(start, stop):
-        if draw(batches, seed, epoch, index) is END:
-            raise DataChangedError(
-                f"the state stands after {stop} batches of epoch {epoch}, but that epoch of the "
-                f"data ends after {index}. Give the data the run was started with. If these are "
-                "whole epochs that were stepped by hand, count each at its end, state = "
-                "attrs.evolve(state, counters=state.counters.next_epoch()), or give the data a "
-                "length (__len__), so that they can be counted."
-            )
+    def remaining(self, length: int | None, at_end: Callable[[int], None]) -> Iterator[Any]:
+        """Yield the other batches, and call ``at_end`` with the number of all at the end.
 
-
-def remaining(
-    batches: Iterator[Any],
-    *,
-    seed: int,
-    epoch: int,
-    index: int,
-    length: int | None,
-    at_end: Callable[[int], None],
-) -> Iterator[Any]:
-    """Yield the batches from ``index`` on, and call ``at_end`` with their number at the end.
-
-    If the length is known, the end is reached before the last batch is yielded. A state saved after
-    that batch is then the one in which the next epoch begins.
-    """
-    batch = draw(batches, seed, epoch, index)
-    while batch is not END:
-        index += 1
-        following = draw(batches, seed, epoch, index) if index == length else None
-        if following is END:
-            at_end(index)
-        yield batch
-        if following is END:
-            return
-        batch = draw(batches, seed, epoch, index) if following is None else following
-    at_end(index)
+        If the length is known, the end is reached before the last batch is yielded. A state saved
+        after that batch is then the one in which the next epoch begins.
+        """
+        batch = self.draw()
+        while batch is not END:
+            following = self.draw() if self.index == length else None
+            if following is END:
+                at_end(self.index)
+            yield batch
+            if following is END:
+                return
+            batch = self.draw() if following is None else following
+        at_end(self.index)
 
 
 def generators(data: Any) -> dict[str, Generator]:

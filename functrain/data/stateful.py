@@ -11,13 +11,10 @@ import attrs
 from functrain.core.rng import sample_scope
 from functrain.data.seeded_iteration import (
     END,
-    begin,
-    draw,
-    drop,
+    SeededPass,
     generator_states,
     length_of,
     refuse_empty,
-    remaining,
     set_generator_states,
 )
 from functrain.errors import DataChangedError
@@ -56,17 +53,10 @@ class StatefulSource:
 
     def _batches(self, seed: int, epoch: int, start: int, restore: bool) -> Iterator[Any]:
         restored = self._restore(seed, epoch, start) if restore else None
-        batches, done = restored or (begin(self.data, seed, epoch), 0)
-        drop(batches, seed, epoch, done, start)
+        batches = restored or SeededPass.begin(self.data, seed, epoch)
+        batches.drop(start)
         done, length = start, self.length
-        rest = remaining(
-            batches,
-            seed=seed,
-            epoch=epoch,
-            index=start,
-            length=length,
-            at_end=lambda index: self._remember(epoch, index, ended=True),
-        )
+        rest = batches.remaining(length, lambda index: self._remember(epoch, index, ended=True))
         while (batch := next(rest, END)) is not END:
             done += 1
             if done == start + 1 or length is None:
@@ -113,25 +103,23 @@ class StatefulSource:
             )
         return max(here or before, key=lambda s: (s["epoch"], s["done"], s["ended"]))
 
-    def _restore(self, seed: int, epoch: int, start: int) -> tuple[Iterator[Any], int] | None:
-        """Load the nearest snapshot."""
+    def _restore(self, seed: int, epoch: int, start: int) -> SeededPass | None:
+        """Load the nearest snapshot; return its pass if that is the one to continue."""
         nearest = self._nearest(epoch, start)
         if nearest is None:
             return None
         self.data.load_state_dict(copy.deepcopy(nearest["loader"]))
-        if not nearest["ended"] or nearest["generators"]:
+        here, ended = nearest["epoch"] == epoch, nearest["ended"]
+        if not ended or nearest["generators"]:
             # torchdata restores its state when it is iterated: the order, but not what else was
             # drawn from a generator that the loader owns.
-            batches = begin(self.data, seed, nearest["epoch"])
+            batches = SeededPass.begin(self.data, seed, nearest["epoch"], nearest["done"])
             set_generator_states(self.data, nearest["generators"])
-        if nearest["ended"]:
-            return (iter(()), start) if nearest["epoch"] == epoch else None
-        if nearest["epoch"] == epoch:
-            return batches, nearest["done"]
-        index = nearest["done"]
-        while draw(batches, seed, nearest["epoch"], index) is not END:
-            index += 1
-        return None
+        if ended:
+            return SeededPass(iter(()), seed, epoch, start) if here else None
+        while not here and batches.draw() is not END:
+            pass
+        return batches if here else None
 
     def close(self) -> None:
         """Do nothing: the data belongs to the user."""
