@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import torch
@@ -27,11 +27,18 @@ from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import AdamW
 from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.rprop import Rprop
-from functrain.optim.torch_parameters import Own, by_path
 from functrain.optim.update_counts import PER_PARAMETER
 
 # Arguments of torch's classes that decide how a step is computed, and not what.
 _HOW = {"params", "lr", "foreach", "fused", "capturable", "differentiable"}
+_CONTENTS = "expected optimizer.state_dict() of a torch.optim optimizer, {'state', 'param_groups'}"
+
+
+class _Own(NamedTuple):
+    """The part of torch's optimizer for one parameter: its tensors, the options of its group."""
+
+    kept: Mapping[str, Any]
+    options: Mapping[str, Any]
 
 
 @explained
@@ -79,12 +86,59 @@ def load_torch_state(
     program.require(state)
     whole = program.gathered(state)
     params = {path: whole.params[path] for path in program.fixed.trainable}
-    own = by_path(program, params, state_dict)
+    own = _by_path(program, params, state_dict)
     loaded = _loaded(program.recipe.optimizer, params, own)
     return program.place(attrs.evolve(whole, optimizer=loaded))
 
 
-def _loaded(optimizer: Optimizer, params: Params, own: Mapping[str, Own]) -> OptimizerState:
+def _by_path(program: Program, params: Params, state_dict: Any) -> dict[str, _Own]:
+    """Return what there is for each trained parameter."""
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        got = list(state_dict)[:8] if isinstance(state_dict, Mapping) else type(state_dict).__name__
+        raise ConfigurationError(f"load_torch_state: {_CONTENTS}, got {got}")
+    groups, kept = state_dict["param_groups"], state_dict["state"]
+    found = {}
+    for group, paths in zip(groups, _paths(program, params, groups), strict=True):
+        options = {name: value for name, value in group.items() if name != "params"}
+        for index, path in zip(group["params"], paths, strict=True):
+            found[path] = _Own(kept.get(index, {}), options)
+    if missing := [f"missing {path!r}" for path in params if path not in found]:
+        raise ParameterMismatchError("torch's optimizer has other parameters", missing)
+    return {path: found[path] for path in params}
+
+
+def _paths(program: Program, params: Params, groups: Any) -> list[list[str]]:
+    """Return the paths of the parameters of each of torch's groups."""
+    model = program.fixed.model
+    if all("param_names" in group for group in groups):
+        return [[model.aliases.get(n, n) for n in group["param_names"]] for group in groups]
+    sizes = [len(group["params"]) for group in groups]
+    ours = [[path for path in params if path in part] for part in _parts(program, params)]
+    every, trained = list(model.params), list(params)
+    options = [[every], [trained], ours]
+    for option in options:
+        if list(map(len, option)) == sizes:
+            return option
+    raise ParameterMismatchError(
+        "torch's optimizer has other parameters, or other groups, than the program, and their "
+        "names are unknown. Make it of model.named_parameters(), or the program of "
+        "functrain.optim.groups in the order of its groups",
+        [
+            f"{sizes} parameters by group in torch",
+            f"{[len(part) for part in ours]} by group that the program trains, of {len(every)}",
+        ],
+    )
+
+
+def _parts(program: Program, params: Params) -> list[Params]:
+    optimizer: Any = program.recipe.optimizer
+    if not isinstance(optimizer, Groups):
+        return [params]
+    parts = optimizer.parts(params, params)
+    return [parts[name] for name, _ in optimizer.members if parts[name]]
+
+
+def _loaded(optimizer: Optimizer, params: Params, own: Mapping[str, _Own]) -> OptimizerState:
     if isinstance(optimizer, Frozen):
         return {}
     if isinstance(optimizer, Groups):
@@ -103,7 +157,7 @@ def _loaded(optimizer: Optimizer, params: Params, own: Mapping[str, Own]) -> Opt
     )
 
 
-def _of_from_torch(optimizer: FromTorch, params: Params, own: Mapping[str, Own]) -> OptimizerState:
+def _of_from_torch(optimizer: FromTorch, params: Params, own: Mapping[str, _Own]) -> OptimizerState:
     begun: dict[str, Any] = dict(optimizer.init(params))
     name = optimizer.cls.__name__
     for each in own.values():
@@ -121,7 +175,7 @@ def _moved(kept: Mapping[str, Any], param: Tensor) -> dict[str, Any]:
     }
 
 
-def _of_leafwise(optimizer: Leafwise, params: Params, own: Mapping[str, Own]) -> OptimizerState:
+def _of_leafwise(optimizer: Leafwise, params: Params, own: Mapping[str, _Own]) -> OptimizerState:
     begun: dict[str, Any] = dict(optimizer.init(params))
     name = type(optimizer).__name__
     kind: Any = type(optimizer)

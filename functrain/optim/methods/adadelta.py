@@ -49,11 +49,8 @@ class Adadelta(Leafwise):
 
     counts_each: ClassVar[bool] = False  # no formula has the count
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The mean squares of the gradient and of the step."""
-        return ("square_avg", "acc_delta")
+    # The mean squares of the gradient and of the step.
+    slots = ("square_avg", "acc_delta")
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

@@ -63,10 +63,7 @@ class Adafactor(Leafwise):
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The factors of the second moments, or for vectors these themselves."""
-        return ("row_var", "col_var", "variance")
+    slots = ("row_var", "col_var", "variance")  # the last one of vectors, the others of the rest
 
     def init(self, params: Params) -> OptimizerState:
         """Return zero factors.

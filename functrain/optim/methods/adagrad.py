@@ -50,16 +50,12 @@ class Adagrad(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     elementwise: ClassVar[bool] = True
+    slots = ("sum",)
 
     @property
     def counts_each(self) -> bool:
         """Only the decay of the learning rate depends on the count."""
         return not is_zero(self.lr_decay)
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The sum of the squared gradients."""
-        return ("sum",)
 
     def init_leaf(self, param: Tensor) -> Slots:
         """Return the first sum; that of a complex parameter is of both its parts."""

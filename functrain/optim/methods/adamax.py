@@ -48,11 +48,7 @@ class Adamax(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The mean gradient, and the infinity norm."""
-        return ("exp_avg", "exp_inf")
+    slots = ("exp_avg", "exp_inf")
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

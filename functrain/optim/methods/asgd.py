@@ -59,11 +59,7 @@ class ASGD(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The averages."""
-        return ("ax",)
+    slots = ("ax",)
 
     def init_leaf(self, param: Tensor) -> Slots:
         """Return the parameter as its average: its first gradient may come after `t0`."""

@@ -50,10 +50,7 @@ class LAMB(Leafwise):
     weight_decay: float | Tensor = attrs.field(default=0.0, validator=not_negative)
     maximize: bool = attrs.field(default=False, validator=flag)
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The two moments."""
-        return ("exp_avg", "exp_avg_sq")
+    slots = ("exp_avg", "exp_avg_sq")
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

@@ -49,11 +49,7 @@ class Lion(Leafwise):
 
     counts_each: ClassVar[bool] = False  # no formula has the count
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The momentum."""
-        return ("exp_avg",)
+    slots = ("exp_avg",)
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

@@ -106,11 +106,7 @@ class Muon(Leafwise):
     )
 
     counts_each: ClassVar[bool] = False  # no formula has the count
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The momentum."""
-        return ("momentum_buffer",)
+    slots = ("momentum_buffer",)
 
     def init(self, params: Params) -> OptimizerState:
         """Return zero momentum.

@@ -63,11 +63,7 @@ class NAdam(Leafwise):
     maximize: bool = attrs.field(default=False, validator=flag)
 
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The two moments."""
-        return ("exp_avg", "exp_avg_sq")
+    slots = ("exp_avg", "exp_avg_sq")
 
     def init_scalars(self, device: torch.device | None) -> Scalars:
         """Return the empty product of momenta."""

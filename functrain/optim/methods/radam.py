@@ -57,11 +57,7 @@ class RAdam(Leafwise):
     degenerated_to_sgd: bool = attrs.field(default=True, validator=flag)
 
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The two moments."""
-        return ("exp_avg", "exp_avg_sq")
+    slots = ("exp_avg", "exp_avg_sq")
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

@@ -89,14 +89,9 @@ class Rprop(Leafwise):
 
     counts_each: ClassVar[bool] = False  # no formula has the count
     elementwise: ClassVar[bool] = True
-
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """The sign of the last gradient, 0 where it turned, and the step size, 0 at the start.
-
-        The step size says whether a parameter has begun: its first gradient may come late.
-        """
-        return ("prev", "step_size")
+    # The sign of the last gradient, 0 where it turned, and the step size, 0 at the start: it says
+    # whether a parameter has begun, as its first gradient may come late.
+    slots = ("prev", "step_size")
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import LearningRate, OptimizerState, Params
+from functrain.core.optimizer import LearningRate
 from functrain.errors.calls import explained
 from functrain.optim.foreach import add_constant_, blocks, constant, directed
 from functrain.optim.hyperparameters import (
@@ -21,16 +19,15 @@ from functrain.optim.hyperparameters import (
     rate,
     whole,
 )
-from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots, zeros_like
-from functrain.optim.leafwise import Leafwise
-from functrain.optim.methods import schedule_free_average as averaging
+from functrain.optim.leaf_rule import Leaves, Rate, Scalars, Slots
 from functrain.optim.methods.adam import Betas
+from functrain.optim.methods.schedule_free_average import ScheduleFree, move_
 from functrain.optim.numerics import power, safe_sqrt
 
 
 @explained
 @attrs.frozen
-class ScheduleFreeSGD(Leafwise):
+class ScheduleFreeSGD(ScheduleFree):
     """Schedule-Free SGD (Defazio et al., 2024), as ``schedulefree.SGDScheduleFree``.
 
     Give it a constant learning rate, at most with a warmup. ``params`` are the sequence y that
@@ -64,28 +61,13 @@ class ScheduleFreeSGD(Leafwise):
     r: float = attrs.field(default=0.0, validator=any_number)
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
-    def __attrs_post_init__(self) -> None:
-        averaging.check_interpolation(self, "momentum", self.momentum)
-
-    counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
-    elementwise: ClassVar[bool] = True
+    beta_name = "momentum"
+    slots = ("z",)
 
     @property
-    def slots(self) -> tuple[str, ...]:
-        """The sequence z of plain steps."""
-        return ("z",)
-
-    def init_leaf(self, param: Tensor) -> Slots:
-        """Return a copy of the parameter as z."""
-        return {"z": param.detach().clone()}
-
-    def init_scalars(self, device: torch.device | None) -> Scalars:
-        """Return the sum of the averages' weights, and the largest lr so far."""
-        return averaging.initial(device)
-
-    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
-        """Add this update's weight to the sum."""
-        return averaging.advanced(self, scalars, lr, step)
+    def beta(self) -> float | Tensor:
+        """How far y is from z towards x."""
+        return self.momentum
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
@@ -93,26 +75,22 @@ class ScheduleFreeSGD(Leafwise):
         """Take a plain step from z, and move y towards it."""
         if not is_zero(self.weight_decay):
             grad = grad + self.weight_decay * param
-        return averaging.moved(self, self.momentum, grad, slots["z"], param, lr, scalars)
+        return self.moved(grad, slots["z"], param, lr, scalars)
 
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do the same block by block."""
-        towards_z, along_y, along_z = averaging.factors(self, self.momentum, params, lr, scalars)
+        towards_z, along_y, along_z = self.factors(params, lr, scalars)
         decay = constant(self.weight_decay, params)
         for some, given, zs in blocks(params, grads, *slots):
             directions = directed(given, some, decay, maximize=False)
-            averaging.move_(some, zs, directions, towards_z, along_y, along_z)
-
-    def eval_params(self, state: OptimizerState, params: Params) -> Params:
-        """Return the average x."""
-        return averaging.average(self.momentum, state, params)
+            move_(some, zs, directions, towards_z, along_y, along_z)
 
 
 @explained
 @attrs.frozen
-class ScheduleFreeAdamW(Leafwise):
+class ScheduleFreeAdamW(ScheduleFree):
     """Schedule-Free AdamW (Defazio et al., 2024), as ``schedulefree.AdamWScheduleFree``.
 
     See `ScheduleFreeSGD` for what evaluation uses.
@@ -147,48 +125,33 @@ class ScheduleFreeAdamW(Leafwise):
     r: float = attrs.field(default=0.0, validator=any_number)
     weight_lr_power: float = attrs.field(default=2.0, validator=not_negative)
 
-    def __attrs_post_init__(self) -> None:
-        averaging.check_interpolation(self, "betas[0]", self.betas[0])
-
-    counts_each: ClassVar[bool] = False  # as in the authors' code, which has one count a group
-    elementwise: ClassVar[bool] = True
+    beta_name = "betas[0]"
+    slots = ("z", "exp_avg_sq")
 
     @property
-    def slots(self) -> tuple[str, ...]:
-        """The sequence z of plain steps, and the second moment."""
-        return ("z", "exp_avg_sq")
-
-    def init_leaf(self, param: Tensor) -> Slots:
-        """Return a copy of the parameter as z, and zeros."""
-        return {"z": param.detach().clone(), "exp_avg_sq": zeros_like(param)}
-
-    def init_scalars(self, device: torch.device | None) -> Scalars:
-        """Return the sum of the averages' weights, and the largest lr so far."""
-        return averaging.initial(device)
-
-    def advance(self, scalars: Scalars, lr: Rate, step: Tensor) -> Scalars:
-        """Add this update's weight to the sum."""
-        return averaging.advanced(self, scalars, lr, step)
+    def beta(self) -> float | Tensor:
+        """How far y is from z towards x."""
+        return self.betas[0]
 
     def rule(
         self, grad: Tensor, slots: Slots, param: Tensor, lr: Rate, scalars: Scalars
     ) -> tuple[Tensor, Slots]:
         """Take a step of RMSprop with decay from z, and move y towards it."""
-        beta1, beta2 = self.betas
+        _, beta2 = self.betas
         exp_avg_sq = beta2 * slots["exp_avg_sq"] + (1 - beta2) * grad * grad
         bias_correction2 = 1 - power(beta2, scalars["step"])
         direction = grad / (safe_sqrt(exp_avg_sq / bias_correction2) + self.eps)
         if not is_zero(self.weight_decay):
             direction = direction + self.weight_decay * param
-        param, new = averaging.moved(self, beta1, direction, slots["z"], param, lr, scalars)
+        param, new = self.moved(direction, slots["z"], param, lr, scalars)
         return param, {**new, "exp_avg_sq": exp_avg_sq}
 
     def kernel(
         self, grads: Leaves, slots: list[Leaves], params: Leaves, lr: Rate, scalars: Scalars
     ) -> None:
         """Do the same block by block."""
-        beta1, beta2 = self.betas
-        towards_z, along_y, along_z = averaging.factors(self, beta1, params, lr, scalars)
+        _, beta2 = self.betas
+        towards_z, along_y, along_z = self.factors(params, lr, scalars)
         decay = constant(self.weight_decay, params)
         correction = constant(1 - power(beta2, scalars["step"].double()), params)
         for some, given, zs, exp_avg_sqs in blocks(params, grads, *slots):
@@ -199,8 +162,4 @@ class ScheduleFreeAdamW(Leafwise):
             add_constant_(roots, self.eps)
             directions = list(torch._foreach_div(given, roots))
             directions = directed(directions, some, decay, maximize=False)
-            averaging.move_(some, zs, directions, towards_z, along_y, along_z)
-
-    def eval_params(self, state: OptimizerState, params: Params) -> Params:
-        """Return the average x."""
-        return averaging.average(self.betas[0], state, params)
+            move_(some, zs, directions, towards_z, along_y, along_z)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.precision import widest
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, not_negative, positive
 from functrain.optim.wrapping import Wrapper
@@ -138,7 +139,7 @@ def global_norm(leaves: Iterable[Tensor], device: torch.device) -> Tensor:
         >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])], torch.device("cpu"))
         tensor(5., dtype=torch.float64)
     """
-    wide = torch.float32 if device.type == "mps" else torch.float64
+    wide = widest(device)
     each = [norm(leaf).to(device, wide) for leaf in leaves]
     if not each:
         return torch.zeros((), dtype=wide, device=device)

@@ -12,7 +12,7 @@ from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, count, flag, not_negative
-from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from functrain.optim.methods.schedule_free_average import ScheduleFree
 from functrain.optim.update_counts import aligned
 from functrain.optim.wrappers.float32_state import Float32State
 from functrain.optim.wrapping import Wrapper, nested, selected, write
@@ -20,7 +20,7 @@ from functrain.optim.wrapping import Wrapper, nested, selected, write
 
 def _keeps_weights(optimizer: Optimizer) -> bool:
     masters = isinstance(optimizer, Float32State) and optimizer.master_weights
-    return masters or isinstance(optimizer, ScheduleFreeSGD | ScheduleFreeAdamW)
+    return masters or isinstance(optimizer, ScheduleFree)
 
 
 @explained
