@@ -15,16 +15,18 @@ from functrain.schedules.cyclic import CosineRestarts, Cyclic, OneCycle
 from functrain.schedules.decay import Cosine, Exponential, InverseSqrt, Linear, Polynomial
 from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
-from functrain.schedules.joined import Joined
-from functrain.schedules.piecewise import Piecewise
+from functrain.schedules.piecewise import MultiStep, Piecewise, Step
 from functrain.schedules.plateau import Plateau
 from functrain.schedules.scaled import ExponentialWarmup, Scaled
-from functrain.schedules.sequential import Sequential
+from functrain.schedules.sequential import Joined, Sequential
 from functrain.schedules.spike import Spike
-from functrain.schedules.step_decay import MultiStep, Step
 from functrain.schedules.torch_schedule import TorchSchedule
-from functrain.schedules.warmup_decay import Warmup, WarmupCosine, WarmupLinear
-from functrain.schedules.warmup_stable_decay import WarmupStableDecay
+from functrain.schedules.warmup_decay import (
+    Warmup,
+    WarmupCosine,
+    WarmupLinear,
+    WarmupStableDecay,
+)
 
 __all__ = [
     "Constant",

@@ -7,12 +7,16 @@ from typing import Any
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import ScheduleState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, optional, refused
 from functrain.schedules.fields import plain_float
-from functrain.schedules.total_steps import check_total_steps, known_total_steps
+from functrain.schedules.total_steps import (
+    WithTotalSteps,
+    check_total_steps,
+    known_total_steps,
+)
 
 
 def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: float) -> None:
@@ -24,7 +28,7 @@ def _check_infimum(schedule: Any, attribute: attrs.Attribute[Any], infimum: floa
 
 
 @attrs.frozen(repr=False)
-class _Hyperbola(Schedule):
+class _Hyperbola(WithTotalSteps):
     """A curve along the hyperbola of Kim (2024); a subclass says which."""
 
     base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
@@ -36,7 +40,7 @@ class _Hyperbola(Schedule):
 
     def __attrs_post_init__(self) -> None:
         if self.max_iter is not None:
-            self._filled(self.max_iter)
+            self._filled(self.init(), self.max_iter)
 
     def curve(self, drop: float) -> float:
         """Return the lr after a drop of the hyperbola, 0 at the first update."""
@@ -51,11 +55,7 @@ class _Hyperbola(Schedule):
         horizon, bound = known_total_steps(self, state, "max_iter"), self.upper_bound
         return self.curve(_height(min(step, horizon), horizon, bound) - _height(0, horizon, bound))
 
-    def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
-        """Return the state with `steps` as its horizon, if it had none."""
-        return state if state["horizon"] is not None else self._filled(steps)
-
-    def _filled(self, horizon: int) -> ScheduleState:
+    def _filled(self, state: ScheduleState, horizon: int) -> ScheduleState:
         if check_total_steps(self, horizon) > self.upper_bound:
             raise ConfigurationError(
                 f"{type(self).__name__}: upper_bound={self.upper_bound}: expected at least "

@@ -11,19 +11,25 @@ from functrain.errors import ConfigurationError, UnknownLengthError
 
 
 class WithTotalSteps(Schedule):
-    """A schedule with a field `steps`, whose state holds the total steps alone."""
+    """A schedule with a field `steps`, and with the total steps in its state."""
 
     __slots__ = ()
     steps: int | None
 
     def init(self) -> ScheduleState:
-        """Return {"horizon": steps}."""
-        return {"horizon": self.steps}
+        """Return the state with `steps` as its horizon, open where the run's length decides."""
+        state = self._open()
+        return state if self.steps is None else self._filled(state, self.steps)
 
     def with_horizon(self, state: ScheduleState, steps: int) -> ScheduleState:
         """Return the state with `steps` as its horizon, if it had none."""
-        filled = state["horizon"] is not None
-        return state if filled else {"horizon": check_total_steps(self, steps)}
+        return state if state["horizon"] is not None else self._filled(state, steps)
+
+    def _open(self) -> ScheduleState:
+        return {"horizon": None}
+
+    def _filled(self, state: ScheduleState, horizon: int) -> ScheduleState:
+        return {"horizon": check_total_steps(self, horizon)}
 
 
 def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
