@@ -15,8 +15,7 @@ from functrain.data.batches import Batches
 from functrain.data.columns import Columns, columns_of
 from functrain.data.mixture import named
 from functrain.data.permutation import Permutation
-from functrain.data.weighted_draws import WeightedDraws
-from functrain.data.weights import weights_of
+from functrain.data.weights import WeightedDraws, weights_of
 from functrain.errors import ConfigurationError, EmptyDatasetError
 
 

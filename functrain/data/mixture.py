@@ -11,12 +11,13 @@ import attrs
 
 from functrain.core.rng import derive
 from functrain.data.source import Source, as_source
-from functrain.data.source_cursor import SourceCursor
-from functrain.data.weighted_draws import WeightedDraws
-from functrain.data.weights import AnyWeights, weights_of
-from functrain.errors import ConfigurationError, DataChangedError
+from functrain.data.weights import AnyWeights, WeightedDraws, weights_of
+from functrain.errors import ConfigurationError, DataChangedError, EmptyDatasetError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer
+
+_END: Any = object()
+_KEPT = 4  # epochs of a source to remember: an unfinished step may reach back into them
 
 
 def named(given: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
@@ -156,9 +157,8 @@ class MixtureSource:
 
     @_cursors.default
     def _make_cursors(self) -> dict[str, SourceCursor]:
-        return {
-            name: SourceCursor(source, seed=0) for name, source in self.mixture.opened().items()
-        }
+        sources = self.mixture.opened()
+        return {name: SourceCursor(source, seed=0) for name, source in sources.items()}
 
     @property
     def length(self) -> int:
@@ -200,10 +200,8 @@ class MixtureSource:
             draw = following
 
     def _seek(self, seed: int, draw: int) -> None:
-        self.close()
+        self._begin(seed)
         for name, count in self.mixture.drawn(draw).items():
-            cursor = self._cursors[name]
-            self._cursors[name] = SourceCursor(cursor.source, derive(seed, "mixture", name))
             self._cursors[name].seek(count)
 
     def _restore(self, seed: int, draw: int, saved: dict[str, Any]) -> None:
@@ -213,13 +211,16 @@ class MixtureSource:
                 f"{list(saved['sources'])}; now it stands at batch {draw} of one of "
                 f"{list(self._cursors)}. Give the mixture the run was started with."
             )
-        self.close()
+        self._begin(seed)
         # The state may have been saved after batches whose step did not complete: rewind these.
         since = self.mixture.names(draw, saved["draw"])
         for name, own in saved["sources"].items():
-            cursor = SourceCursor(self._cursors[name].source, derive(seed, "mixture", name))
-            cursor.restore(own, own["count"] - since.count(name))
-            self._cursors[name] = cursor
+            self._cursors[name].restore(own, own["count"] - since.count(name))
+
+    def _begin(self, seed: int) -> None:
+        self.close()
+        for name, source in self.opened().items():
+            self._cursors[name] = SourceCursor(source, derive(seed, "mixture", name))
 
     def state(self) -> Any:
         """Return position and state of each source, or ``None`` before the first epoch."""
@@ -233,3 +234,92 @@ class MixtureSource:
         for cursor in self._cursors.values():
             cursor.source.close()
         self._draw = None
+
+
+@attrs.frozen(eq=False)
+class EpochStart:
+    """The start of an epoch: number of batches read before it, and the source's state."""
+
+    epoch: int
+    count: int
+    state: Any = None
+
+
+@attrs.define(eq=False)
+class SourceCursor:
+    """One source of a mixture and the position in it.
+
+    Attributes:
+        epochs: the starts of its last epochs.
+    """
+
+    source: Source
+    seed: int
+    count: int = 0
+    epochs: list[EpochStart] = attrs.field(factory=lambda: [EpochStart(0, 0)])
+    _rest: Iterator[Any] | None = None
+    _saved: Any = None
+
+    def seek(self, count: int) -> None:
+        """Go to the position after ``count`` batches without a saved state."""
+        length = self.source.length
+        if length:
+            self.count, self.epochs = count, [EpochStart(count // length, count - count % length)]
+            return
+        while self.count < count:
+            self.next()
+
+    def next(self) -> Any:
+        """Return the next batch, starting the next epoch at the end of this one."""
+        if self.count - self.epochs[-1].count == self.source.length:
+            self._next_epoch()
+        batch = next(self._opened(), _END)
+        if batch is _END:
+            # The epoch ended although its length was unknown or said otherwise.
+            self._next_epoch()
+            batch = next(self._opened(), _END)
+        if batch is _END:
+            raise EmptyDatasetError(
+                f"a source of the mixture gave no batch in its epoch {self.epochs[-1].epoch}: "
+                f"{type(self.source).__name__}. Remove it, or check what it reads"
+            )
+        self.count += 1
+        return batch
+
+    def _next_epoch(self) -> None:
+        following = EpochStart(self.epochs[-1].epoch + 1, self.count, self._state())
+        self.epochs, self._rest = [*self.epochs[1 - _KEPT :], following], None
+
+    def _opened(self) -> Iterator[Any]:
+        if self._rest is None:
+            begin, saved = self.epochs[-1], self._saved
+            self._rest = self.source.epoch(self.seed, begin.epoch, self.count - begin.count, saved)
+            self._saved = None
+        return self._rest
+
+    def _state(self) -> Any:
+        # The source has not read a restored state yet, so it is still the current one.
+        return self.source.state() if self._saved is None else self._saved
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for :meth:`restore`."""
+        # Checkpoints hold the key "turns", so it must not change.
+        starts = [attrs.asdict(start, recurse=False) for start in self.epochs]
+        return {"count": self.count, "turns": starts, "state": self._state()}
+
+    def restore(self, saved: dict[str, Any], count: int) -> None:
+        """Go to the position after ``count`` batches, at most as many as when it was saved."""
+        starts = [EpochStart(**start) for start in saved["turns"]]
+        past = [start for start in starts if start.count <= count]
+        if not past and saved["state"] is None and self.source.length:
+            self.seek(count)
+            return
+        if not past:
+            raise DataChangedError(
+                f"the saved state of a source of a mixture begins with its batch "
+                f"{starts[0].count}, and the run stands at its batch {count}"
+            )
+        # The state at the end of an epoch, from which its batches can be replayed, is stored at
+        # the start of the next one.
+        states = [*(start.state for start in starts[1:]), saved["state"]]
+        self.count, self.epochs, self._saved = count, past, states[len(past) - 1]

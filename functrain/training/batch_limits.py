@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from functrain.data import as_source
-from functrain.data.limited import LimitedSource
+from functrain.data.source import LimitedSource
 from functrain.errors import RunChangedError
 from functrain.errors.validators import integer, optional
 

@@ -16,10 +16,9 @@ from functrain.core.rng import checked_seed
 from functrain.core.state import Counters
 from functrain.data.description import differences
 from functrain.data.iterables import IterableSource
-from functrain.data.limited import LimitedSource
 from functrain.data.parts import CutSource
 from functrain.data.prefetched import Prefetched
-from functrain.data.source import BatchesSource, ListSource, Source
+from functrain.data.source import BatchesSource, LimitedSource, ListSource, Source
 from functrain.errors import (
     ConfigurationError,
     DataChangedError,

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Interpolated, Mixture, Temperature, as_source
-from functrain.data.weighted_draws import BLOCK
+from functrain.data.weights import BLOCK
 from functrain.errors import ConfigurationError, DataChangedError
 
 pytestmark = pytest.mark.row(31)
