@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -98,9 +98,16 @@ class Decisions:
 
     def record(self) -> dict[str, Any]:
         """Return the record that checkpoints keep of the rules, as plain data."""
-        rules = [monitor_and_mode(rule) for rule in each_rule(self.rule)]
-        own = {"monitor": self.monitor, "mode": self.mode}
-        return {**_with_mode(own), "rules": [_with_mode(rule) for rule in rules]}
+        return self._recorded(mode_of_name)
+
+    def _recorded(self, unknown: Callable[[str], Mode | None]) -> dict[str, Any]:
+        """Return the record, with a function for the mode of a metric where none was given."""
+
+        def full(criterion: Mapping[str, Any]) -> dict[str, Any]:
+            return {**criterion, "mode": criterion["mode"] or unknown(criterion["monitor"])}
+
+        rules = [full(monitor_and_mode(rule)) for rule in each_rule(self.rule)]
+        return {**full({"monitor": self.monitor, "mode": self.mode}), "rules": rules}
 
     def initial(self) -> dict[str, Any]:
         """Return the state of the rule before the first evaluation."""
@@ -113,7 +120,7 @@ class Decisions:
         given.
         """
         now = self.record()
-        before = record if record is not None else self._without_record()
+        before = record if record is not None else self._recorded(lambda _: "min")
         if loop.best["value"] is not None and _differs(before, now):
             self._check_schedule_resumes(before, now)
             _warn_of_change(f"the best so far ({shown(loop.best['value'])})", before, now)
@@ -132,11 +139,6 @@ class Decisions:
     def _fits(self, state: Mapping[str, Any]) -> bool:
         """Return whether a state can be one of the rule, and not of another kind or number."""
         return fits(self.rule, state)
-
-    def _without_record(self) -> dict[str, Any]:
-        rules = [monitor_and_mode(rule) for rule in each_rule(self.rule)]
-        plain = {"monitor": self.monitor, "mode": self.mode or "min"}
-        return {**plain, "rules": [{**rule, "mode": rule["mode"] or "min"} for rule in rules]}
 
     def _check_schedule_resumes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         schedules = self.program.schedules
@@ -204,13 +206,6 @@ class Decisions:
 def shown(best: Any) -> str:
     """Return the best value in words, or those of all members."""
     return ", ".join(map(shown, best)) if isinstance(best, list | tuple) else f"{best:.5g}"
-
-
-def _with_mode(criterion: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        **criterion,
-        "mode": criterion["mode"] or mode_of_name(str(criterion["monitor"])),
-    }
 
 
 def _full(monitor: str) -> str:

@@ -19,6 +19,8 @@ from functrain.transforms.graph.inputs import flatten
 from functrain.tree.placed import alone
 
 _VERSION = operator.attrgetter("_version")
+# By event: the listeners that have a method for it, and that method.
+Methods = dict[type, list[tuple[Listener, Callable[[Any], object]]]]
 
 
 def method_name(event: type) -> str:
@@ -35,7 +37,7 @@ class Listeners:
     """
 
     listeners: Mapping[str, Listener]
-    methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]]
+    methods: Methods
 
     @classmethod
     def of(
@@ -57,9 +59,7 @@ class Listeners:
             )
         by_name = named([*(listeners or ()), *last])
         events = get_args(Event)
-        methods: dict[type, list[tuple[Listener, Callable[[Any], object]]]] = {
-            event: [] for event in events
-        }
+        methods: Methods = {event: [] for event in events}
         for name, listener in list(by_name.items()):
             if isinstance(listener, type):
                 kind = listener.__name__

@@ -18,7 +18,6 @@ from functrain.errors.calls import explained
 from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
-from functrain.training.batch_limits import BatchLimits
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
@@ -32,7 +31,7 @@ from functrain.training.limits import Until
 from functrain.training.loop import run
 from functrain.training.members.decisions import MemberDecisions
 from functrain.training.phases import counting_epochs
-from functrain.training.plan import Plan
+from functrain.training.plan import BatchLimits, Plan
 from functrain.training.progress.bar import default_bar
 from functrain.training.resume import Resume
 from functrain.training.session import Session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,11 +12,11 @@ from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
 from functrain.data import as_source
-from functrain.errors import ConfigurationError, LossError
-from functrain.errors.validators import integer
+from functrain.data.source import LimitedSource
+from functrain.errors import ConfigurationError, LossError, RunChangedError
+from functrain.errors.validators import integer, optional
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
-from functrain.training.batch_limits import UNLIMITED, BatchLimits
 from functrain.training.durations import Duration, Minutes, Samples, duration
 from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
@@ -123,6 +124,44 @@ class Evaluations:
             each.data.close()
 
 
+_AT_LEAST_ONE = optional(integer(minimum=1))
+
+
+@attrs.frozen
+class BatchLimits:
+    """How many batches a run reads at most; ``None`` for all.
+
+    Attributes:
+        limit_train_batches: of the training data in each epoch.
+        limit_eval_batches: of each evaluation set.
+    """
+
+    limit_train_batches: int | None = attrs.field(default=None, validator=_AT_LEAST_ONE)
+    limit_eval_batches: int | None = attrs.field(default=None, validator=_AT_LEAST_ONE)
+
+    def train(self, data: Any) -> Any:
+        """Return the training data with epochs that end at the limit."""
+        limit = self.limit_train_batches
+        return data if limit is None else LimitedSource(as_source(data), limit)
+
+    def describe(self) -> dict[str, int]:
+        """Return those that are set, as checkpoints record them."""
+        return attrs.asdict(self, filter=lambda _, value: value is not None)
+
+    def check(self, info: dict[str, Any], path: Path) -> None:
+        """Refuse to resume a run under other limits.
+
+        Its epochs would have another length from there on, and its best would be of other data.
+        """
+        before = info.get("batch_limits", {})
+        if before != self.describe():
+            raise RunChangedError(
+                f"the run in {path.parent} was made with {_listed(before)}, and this call has "
+                f"{_listed(self.describe())}. Choose another directory for a run of its own, or "
+                "give the same limits to continue that one"
+            )
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Plan:
     """The plan of a run, which never changes while it lasts.
@@ -144,9 +183,9 @@ class Plan:
     evaluations: Evaluations
     save_every: Duration
     restore_best: bool
-    steps_per_call: int = attrs.field(default=1, validator=integer(minimum=1))
-    sanity_batches: int = attrs.field(default=0, validator=integer(minimum=0))
-    batch_limits: BatchLimits = UNLIMITED
+    steps_per_call: int = attrs.field(validator=integer(minimum=1))
+    sanity_batches: int = attrs.field(validator=integer(minimum=0))
+    batch_limits: BatchLimits
     counts_samples: bool = attrs.field(init=False)
     timed: bool = attrs.field(init=False)
 
@@ -186,9 +225,9 @@ class Plan:
         eval_every: Duration | str | None,
         save_every: Duration | str | None,
         restore_best: bool,
-        steps_per_call: int = 1,
-        sanity_batches: int = 0,
-        batch_limits: BatchLimits = UNLIMITED,
+        steps_per_call: int,
+        sanity_batches: int,
+        batch_limits: BatchLimits,
     ) -> Plan:
         """Parse arguments of ``fit``."""
         evaluations = Evaluations.of(eval_data, duration(eval_every or "1 epoch"))
@@ -238,3 +277,8 @@ def _limited(one: Evaluation, batches: int | None) -> Evaluation:
 def _as_evaluation(given: Any) -> Evaluation:
     one = given if isinstance(given, Evaluation) else Evaluation(given)
     return attrs.evolve(one, data=as_source(one.data))
+
+
+def _listed(limits: dict[str, int]) -> str:
+    listed = ", ".join(f"{name}={value}" for name, value in limits.items())
+    return listed or "no limit of batches"

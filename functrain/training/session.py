@@ -1,7 +1,7 @@
 """The mutable state of one ``fit`` call and its outputs.
 
-:meth:`Session.run_state` is everything that a resumed run needs. The rest are effects: listeners,
-metrics log, checkpoints, signals and the clock. The plan and the loop say what to do when.
+``saving.py`` gathers what a resumed run needs. The rest are effects: metrics log, checkpoints,
+signals and the clock. The plan and the loop say what to do when.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from functrain.training.progress.output import (
     NotebookDisplay,
     continuing,
     evaluation_name,
+    in_notebook,
     nothing_to_train,
 )
 from functrain.training.progress.throughput import Throughput
@@ -205,24 +206,14 @@ def default_bar(progress: bool | None, listeners: Any) -> list[Any]:
     given = listeners if isinstance(listeners, Sequence) else ()
     already = any(getattr(each, "shows_progress", False) for each in given)
     shown = _is_watched() and not already if progress is None else progress
-    if not shown:
-        return []
-    # rich takes 50 ms to import, which a run without a bar saves.
-    from rich.console import Console
-
-    from functrain.training.progress.bar import ProgressBar
-
-    return [ProgressBar(Console(stderr=True))]
+    return [ProgressBar(Console(stderr=True))] if shown else []
 
 
 def _is_watched() -> bool:
     """Return whether a person sees the standard error, of this thread alone."""
     if threading.current_thread() is not threading.main_thread():
         return False
-    if "IPython" in sys.modules:
-        from functrain.training.progress.output import in_notebook
-
-        if in_notebook():
-            return True
+    if "IPython" in sys.modules and in_notebook():
+        return True
     stream = sys.stderr
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -1,4 +1,4 @@
-"""``PopulationBasedTraining``: worse members of a population go on from better ones."""
+"""Rules that rank the members of a population: ``Halving`` and ``PopulationBasedTraining``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from functrain.populations.hyperparameters import held
 from functrain.populations.program import Population
 from functrain.populations.replacement import with_value
 from functrain.populations.states import held_by
-from functrain.training.early_stopping.halving import finite_first
 from functrain.training.early_stopping.rule import Directed, State, awaited
+
+
+def _is_share(share: Any) -> bool:
+    return isinstance(share, int | float) and 0 < share < 1
+
+
+def _is_at_most_half(share: Any) -> bool:
+    return _is_share(share) and share <= 0.5
 
 
 def _are_bounds(bounds: Any) -> bool:
@@ -33,13 +40,82 @@ def _are_bounds(bounds: Any) -> bool:
     )
 
 
-def _is_share(share: Any) -> bool:
-    return isinstance(share, int | float) and 0 < share <= 0.5
-
-
 def _are_factors(factors: Any) -> bool:
     positive = number(above=0).accepts
     return isinstance(factors, list | tuple) and bool(factors) and all(map(positive, factors))
+
+
+@explained
+@attrs.frozen
+class Halving(Directed):
+    """Stop the worse half of a population at intervals; a rule of ``early_stop``.
+
+    This is successive halving (Jamieson and Talwalkar, 2016, "Non-stochastic best arm
+    identification and hyperparameter optimization"), with evaluations as the unit of its budget.
+
+    Attributes:
+        monitor: metric of an evaluation.
+        every: how many evaluations lie between two halvings.
+        keep: the share of the members that are running which goes on, rounded up.
+        least: so many members go on to the end.
+        mode: whether less (``"min"``) or more (``"max"``) is better; by default as in
+            ``EarlyStop``.
+
+    Example:
+        >>> rule, found = Halving("loss"), {"eval/loss": [0.5, 0.2, float("nan"), 0.4]}
+        >>> _, stops = rule.observe_members(rule.init(), found, running=[0, 1, 2, 3])
+        >>> stops
+        {0: 'loss is 0.5, rank 3 of 4', 2: 'loss is nan, rank 4 of 4'}
+    """
+
+    monitor: str = "loss"
+    every: int = attrs.field(default=1, validator=integer(minimum=1))
+    keep: float = attrs.field(
+        default=0.5, validator=Validator(_is_share, "a number above 0 and below 1")
+    )
+    least: int = attrs.field(default=1, validator=integer(minimum=1))
+    mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
+
+    def init(self) -> State:
+        """Return the state before the first evaluation."""
+        return {"evaluations": 0, "stop": None}
+
+    def observe(self, state: State, metrics: Mapping[str, float]) -> State:
+        """Refuse a run of one program, which has nothing to rank.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "Halving ranks the members of a population, got the metrics of one program. Train "
+            "functrain.population(program, {...}), or take EarlyStop"
+        )
+
+    def observe_members(
+        self, state: State, metrics: Mapping[str, Any], running: Sequence[int]
+    ) -> tuple[State, dict[int, str]]:
+        """Return the state after an evaluation, and why members stop.
+
+        Args:
+            state: from :meth:`init` or an earlier call; not changed.
+            metrics: of the evaluation, each a list with a number of every member.
+            running: the members that have not stopped.
+        """
+        values: Any = awaited(metrics, self.monitor)
+        if values is None:
+            return state, {}
+        state = {**state, "evaluations": state["evaluations"] + 1}
+        if state["evaluations"] % self.every:
+            return state, {}
+        ranked = _finite_first(
+            values, running, resolved_mode(self.monitor, self.mode, where="Halving")
+        )
+        count = max(self.least, math.ceil(len(ranked) * self.keep))
+        return state, {
+            member: f"{self.monitor} is {values[member]:.4g}, rank {rank} of {len(ranked)}"
+            for rank, member in sorted(enumerate(ranked, 1), key=lambda pair: pair[1])
+            if rank > count
+        }
 
 
 @explained
@@ -85,7 +161,7 @@ class PopulationBasedTraining(Directed):
     every: int = attrs.field(default=1, validator=integer(minimum=1), kw_only=True)
     share: float = attrs.field(
         default=0.25,
-        validator=Validator(_is_share, "a number above 0, at most 0.5"),
+        validator=Validator(_is_at_most_half, "a number above 0, at most 0.5"),
         kw_only=True,
     )
     factors: Sequence[float] = attrs.field(
@@ -145,7 +221,7 @@ class PopulationBasedTraining(Directed):
             return state, train
         count = max(1, int(len(running) * self.share))
         mode = resolved_mode(self.monitor, self.mode, where="PopulationBasedTraining")
-        ranked = finite_first(values, running, mode)
+        ranked = _finite_first(values, running, mode)
         better = [member for member in ranked[:count] if math.isfinite(values[member])]
         now, lineage = held_by(train), list(state["lineage"])
         for member in ranked[-count:] if better else ():
@@ -160,3 +236,15 @@ class PopulationBasedTraining(Directed):
         low, high = self.bounds[path]
         drawn = derive(self.seed, "explore", step, member, path) % len(self.factors)
         return float(min(max(value * self.factors[drawn], low), high))
+
+
+def _finite_first(values: Sequence[Any], members: Sequence[int], mode: Mode) -> list[int]:
+    """Return members in order of their values, best first, those without a finite one last."""
+    sign = 1 if mode == "min" else -1
+
+    def place(member: int) -> tuple[bool, float, int]:
+        value = values[member]
+        finite = value is not None and math.isfinite(value)
+        return not finite, sign * value if finite else 0.0, member
+
+    return sorted(members, key=place)
