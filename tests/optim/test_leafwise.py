@@ -9,45 +9,26 @@ import pytest
 import torch
 from torch import Tensor
 
+from functrain import optim
 from functrain.errors import ConfigurationError
-from functrain.optim import (
-    ASGD,
-    LAMB,
-    SGD,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Lion,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    from_torch,
-)
 
 OPTIMIZERS = [
-    SGD(),
-    SGD(momentum=0.9, dampening=0.1),
-    Adam(amsgrad=True),
-    AdamW(weight_decay=0.1),
-    RAdam(weight_decay=0.1, decoupled_weight_decay=True),
-    NAdam(weight_decay=0.1, decoupled_weight_decay=True),
-    RMSprop(momentum=0.9, centered=True),
-    Adagrad(weight_decay=0.1),
-    Adadelta(),
-    Adamax(weight_decay=0.1),
-    Rprop(),
-    ASGD(t0=1),
-    Lion(weight_decay=0.1),
-    LAMB(weight_decay=0.1),
-    ScheduleFreeSGD(weight_decay=0.1),
-    ScheduleFreeAdamW(weight_decay=0.1),
+    optim.SGD(),
+    optim.SGD(momentum=0.9, dampening=0.1),
+    optim.Adam(amsgrad=True),
+    optim.AdamW(weight_decay=0.1),
+    optim.RAdam(weight_decay=0.1, decoupled_weight_decay=True),
+    optim.NAdam(weight_decay=0.1, decoupled_weight_decay=True),
+    optim.RMSprop(momentum=0.9, centered=True),
+    optim.Adagrad(weight_decay=0.1),
+    optim.Adadelta(),
+    optim.Adamax(weight_decay=0.1),
+    optim.Rprop(),
+    optim.ASGD(t0=1),
+    optim.Lion(weight_decay=0.1),
+    optim.LAMB(weight_decay=0.1),
+    optim.ScheduleFreeSGD(weight_decay=0.1),
+    optim.ScheduleFreeAdamW(weight_decay=0.1),
 ]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 
@@ -69,7 +50,7 @@ def as_bytes(tree: object) -> list[bytes]:
 
 
 @every_optimizer
-def test_state_is_one_step_and_slots_like_the_params(optimizer: Optimizer) -> None:
+def test_state_is_one_step_and_slots_like_the_params(optimizer: optim.Optimizer) -> None:
     params = draw(0, a=torch.float32, b=torch.bfloat16)
     params["c"] = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     state = optimizer.init(params)
@@ -88,7 +69,7 @@ def test_state_is_one_step_and_slots_like_the_params(optimizer: Optimizer) -> No
 
 @pytest.mark.row(1)
 @every_optimizer
-def test_update_is_pure(optimizer: Optimizer) -> None:
+def test_update_is_pure(optimizer: optim.Optimizer) -> None:
     params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
     params, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
     inputs = {"params": params, "grads": grads, "state": state}
@@ -101,7 +82,7 @@ def test_update_is_pure(optimizer: Optimizer) -> None:
 
 
 @every_optimizer
-def test_kernel_keeps_the_tensors_and_reads_the_gradients_only(optimizer: Optimizer) -> None:
+def test_kernel_keeps_the_tensors_and_reads_the_gradients_only(optimizer: optim.Optimizer) -> None:
     params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
     state = optimizer.init(params)
     addresses, before = [leaf.data_ptr() for leaf in leaves(state)], as_bytes(grads)
@@ -112,7 +93,7 @@ def test_kernel_keeps_the_tensors_and_reads_the_gradients_only(optimizer: Optimi
 
 
 @every_optimizer
-def test_a_leaf_without_gradient_is_carried_through(optimizer: Optimizer) -> None:
+def test_a_leaf_without_gradient_is_carried_through(optimizer: optim.Optimizer) -> None:
     params, grads = draw(0, a=torch.float32, b=torch.float32), draw(1, a=torch.float32)
     updated, state = optimizer.update(grads, optimizer.init(params), params, 0.1)
     owned, owned_state = copy.deepcopy(params), optimizer.init(params)
@@ -124,7 +105,7 @@ def test_a_leaf_without_gradient_is_carried_through(optimizer: Optimizer) -> Non
 
 
 @every_optimizer
-def test_no_gradient_at_all_counts_as_a_step(optimizer: Optimizer) -> None:
+def test_no_gradient_at_all_counts_as_a_step(optimizer: optim.Optimizer) -> None:
     params = draw(0, a=torch.float32)
     updated, state = optimizer.update({}, optimizer.init(params), params, 0.1)
     owned_state = optimizer.init(params)
@@ -148,7 +129,7 @@ def layouts() -> list[tuple[Tensor, Tensor]]:
 
 @every_optimizer
 @pytest.mark.parametrize("index", range(len(layouts())))
-def test_kernel_minds_memory_layout(optimizer: Optimizer, index: int) -> None:
+def test_kernel_minds_memory_layout(optimizer: optim.Optimizer, index: int) -> None:
     param, grad = layouts()[index]
     expected = {"a": param.contiguous(), "b": torch.ones(2)}
     found = {"a": param, "b": torch.ones(2)}
@@ -168,7 +149,7 @@ def test_adafactor_minds_memory_layout_too() -> None:
         {"a": image, "b": torch.ones(2)},
         {"a": image.contiguous(), "b": torch.ones(2)},
     )
-    adafactor = Adafactor()
+    adafactor = optim.Adafactor()
     for params in (found, expected):
         grads = {"a": torch.ones_like(params["a"]), "b": torch.ones(2)}
         adafactor.update_(grads, adafactor.init(params), params, 0.1)
@@ -176,7 +157,7 @@ def test_adafactor_minds_memory_layout_too() -> None:
 
 
 @every_optimizer
-def test_kernel_takes_mixed_dtypes(optimizer: Optimizer) -> None:
+def test_kernel_takes_mixed_dtypes(optimizer: optim.Optimizer) -> None:
     kinds = {"a": torch.float32, "b": torch.bfloat16, "c": torch.float64, "d": torch.complex64}
     params, grads = draw(0, **kinds), draw(1, **kinds)
     owned, state = copy.deepcopy(params), optimizer.init(params)
@@ -198,12 +179,12 @@ def _slots(state: dict[str, dict[str, Tensor]]) -> list[tuple[str, Tensor]]:
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (Adam(lr=0.1, amsgrad=True), torch.optim.Adam),
-        (SGD(lr=0.1, momentum=0.9), torch.optim.SGD),
-        (RAdam(lr=0.1), torch.optim.RAdam),
+        (optim.Adam(lr=0.1, amsgrad=True), torch.optim.Adam),
+        (optim.SGD(lr=0.1, momentum=0.9), torch.optim.SGD),
+        (optim.RAdam(lr=0.1), torch.optim.RAdam),
     ],
 )
-def test_complex_params_as_in_torch(ours: Optimizer, theirs: type) -> None:
+def test_complex_params_as_in_torch(ours: optim.Optimizer, theirs: type) -> None:
     params = draw(0, a=torch.complex128)
     options = {"amsgrad": True} if theirs is torch.optim.Adam else {}
     options |= {"momentum": 0.9} if theirs is torch.optim.SGD else {}
@@ -219,21 +200,23 @@ def test_complex_params_as_in_torch(ours: Optimizer, theirs: type) -> None:
 
 
 @every_optimizer
-def test_eval_params_are_the_params(optimizer: Optimizer) -> None:
+def test_eval_params_are_the_params(optimizer: optim.Optimizer) -> None:
     params = draw(0, a=torch.float32)
-    averages = isinstance(optimizer, ScheduleFreeSGD | ScheduleFreeAdamW | ASGD)
+    averages = isinstance(optimizer, optim.ScheduleFreeSGD | optim.ScheduleFreeAdamW | optim.ASGD)
     assert (optimizer.eval_params(optimizer.init(params), params) is params) != averages
     assert not optimizer.lazy_state
 
 
 @every_optimizer
-def test_satisfies_the_protocol(optimizer: Optimizer) -> None:
-    assert isinstance(optimizer, Optimizer)
+def test_satisfies_the_protocol(optimizer: optim.Optimizer) -> None:
+    assert isinstance(optimizer, optim.Optimizer)
 
 
 @every_optimizer
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
-def test_a_sparse_gradient_is_refused_by_name(optimizer: Optimizer, layout: torch.layout) -> None:
+def test_a_sparse_gradient_is_refused_by_name(
+    optimizer: optim.Optimizer, layout: torch.layout
+) -> None:
     params = draw(0, a=torch.float32, b=torch.float32)
     grads = {**draw(1, a=torch.float32), "b": torch.eye(4, 3).to_sparse(layout=layout)}
     state = optimizer.init(params)
@@ -247,7 +230,7 @@ def test_a_sparse_gradient_is_refused_by_name(optimizer: Optimizer, layout: torc
 @pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adagrad, torch.optim.SparseAdam])
 def test_from_torch_takes_the_sparse_gradients_that_the_class_takes(cls: type) -> None:
     params, grads = draw(0, a=torch.float32), {"a": torch.eye(4, 3).to_sparse()}
-    optimizer = from_torch(cls, lr=0.1)  # type: ignore[arg-type]
+    optimizer = optim.from_torch(cls, lr=0.1)  # type: ignore[arg-type]
     updated, _ = optimizer.update(grads, optimizer.init(params), params, 0.1)
     trained = torch.nn.Parameter(params["a"].clone())
     theirs = cls([trained], lr=0.1)
@@ -258,7 +241,7 @@ def test_from_torch_takes_the_sparse_gradients_that_the_class_takes(cls: type) -
 
 @every_optimizer
 def test_a_gradient_of_another_shape_or_path_is_refused_before_anything_changes(
-    optimizer: Optimizer,
+    optimizer: optim.Optimizer,
 ) -> None:
     params = draw(0, a=torch.float32, b=torch.float32)
     state = optimizer.init(params)
@@ -275,7 +258,7 @@ def test_a_gradient_of_another_shape_or_path_is_refused_before_anything_changes(
 
 
 @every_optimizer
-def test_a_state_of_another_size_does_not_reach_a_kernel(optimizer: Optimizer) -> None:
+def test_a_state_of_another_size_does_not_reach_a_kernel(optimizer: optim.Optimizer) -> None:
     if not optimizer.slots:  # type: ignore[attr-defined]
         pytest.skip("it remembers nothing")
     state = optimizer.init({"a": torch.zeros(2)})
@@ -285,7 +268,7 @@ def test_a_state_of_another_size_does_not_reach_a_kernel(optimizer: Optimizer) -
 
 
 @every_optimizer
-def test_gradients_of_a_wider_dtype_are_accepted(optimizer: Optimizer) -> None:
+def test_gradients_of_a_wider_dtype_are_accepted(optimizer: optim.Optimizer) -> None:
     params, wide = draw(0, a=torch.float32), draw(1, a=torch.float64)
     owned, state = copy.deepcopy(params), optimizer.init(params)
     optimizer.update_(wide, state, owned, 0.1)
@@ -301,7 +284,7 @@ def test_sgd_trains_half_precision(dtype: torch.dtype, size: int, options: dict[
     start, grads = torch.linspace(-1, 1, size).to(dtype), torch.linspace(1, 2, size).to(dtype)
     trained = torch.nn.Parameter(start.clone())
     theirs = torch.optim.SGD([trained], lr=0.1, foreach=True, **options)
-    params, sgd = {"w": start.clone()}, SGD(0.1, **options)
+    params, sgd = {"w": start.clone()}, optim.SGD(0.1, **options)
     state = sgd.init(params)
     for _ in range(5):
         trained.grad = grads.clone()
@@ -311,7 +294,9 @@ def test_sgd_trains_half_precision(dtype: torch.dtype, size: int, options: dict[
     assert (params["w"] < start - 0.3).all()
 
 
-@pytest.mark.parametrize("cls", [RAdam, LAMB, ScheduleFreeAdamW, NAdam, Adam])
+@pytest.mark.parametrize(
+    "cls", [optim.RAdam, optim.LAMB, optim.ScheduleFreeAdamW, optim.NAdam, optim.Adam]
+)
 def test_tensors_as_hyperparameters_in_place(cls: Any) -> None:
     numbers, tensors = cls(betas=(0.9, 0.99)), cls(betas=(torch.tensor(0.9), torch.tensor(0.99)))
     results = []
@@ -325,7 +310,7 @@ def test_tensors_as_hyperparameters_in_place(cls: Any) -> None:
 
 
 @every_optimizer
-def test_a_conjugated_gradient(optimizer: Optimizer) -> None:
+def test_a_conjugated_gradient(optimizer: optim.Optimizer) -> None:
     params, grads = draw(0, a=torch.complex64), draw(1, a=torch.complex64)
     conjugated = {"a": grads["a"].conj()}
     assert conjugated["a"].is_conj()

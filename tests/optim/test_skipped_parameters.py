@@ -10,72 +10,47 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.optim import (
-    ASGD,
-    LAMB,
-    SGD,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    AddNoise,
-    Centralize,
-    Float32State,
-    Lion,
-    Lookahead,
-    Muon,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    SkipLargeUpdates,
-    groups,
-)
+from functrain import optim
 
 STEPS = 24
 SHAPES = {"always": (4, 3), "dropped": (7, 9), "late": (3, 5), "rare": (4, 3), "never": (2, 2)}
 Leaves = dict[str, Tensor]
 
 CASES: list[tuple[Any, dict[str, Any]]] = [
-    (SGD, {"weight_decay": 0.1}),
-    (SGD, {"momentum": 0.9, "nesterov": True}),
-    (SGD, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
-    (Adam, {"weight_decay": 0.1}),
-    (Adam, {"amsgrad": True}),
-    (AdamW, {"weight_decay": 0.1}),
-    (AdamW, {"betas": (0.5, 0.9), "amsgrad": True, "maximize": True}),
-    (NAdam, {"weight_decay": 0.1}),
-    (NAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    (RAdam, {"weight_decay": 0.1}),
-    (RAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
-    (RMSprop, {"weight_decay": 0.1}),
-    (RMSprop, {"momentum": 0.9, "centered": True}),
-    (Adagrad, {"weight_decay": 0.1}),
-    (Adagrad, {"lr_decay": 0.1}),
-    (Adadelta, {"weight_decay": 0.1}),
-    (Adamax, {"weight_decay": 0.1}),
-    (Rprop, {}),
-    (ASGD, {"weight_decay": 0.1}),
-    (ASGD, {"t0": 3, "lambd": 0.1}),
-    (Adafactor, {"weight_decay": 0.1}),
-    (Muon, {"weight_decay": 0.1, "ns_dtype": "float32"}),
-    (Lion, {"weight_decay": 0.1}),
-    (LAMB, {"weight_decay": 0.1}),
+    (optim.SGD, {"weight_decay": 0.1}),
+    (optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    (optim.SGD, {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1}),
+    (optim.Adam, {"weight_decay": 0.1}),
+    (optim.Adam, {"amsgrad": True}),
+    (optim.AdamW, {"weight_decay": 0.1}),
+    (optim.AdamW, {"betas": (0.5, 0.9), "amsgrad": True, "maximize": True}),
+    (optim.NAdam, {"weight_decay": 0.1}),
+    (optim.NAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.RAdam, {"weight_decay": 0.1}),
+    (optim.RAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.RMSprop, {"weight_decay": 0.1}),
+    (optim.RMSprop, {"momentum": 0.9, "centered": True}),
+    (optim.Adagrad, {"weight_decay": 0.1}),
+    (optim.Adagrad, {"lr_decay": 0.1}),
+    (optim.Adadelta, {"weight_decay": 0.1}),
+    (optim.Adamax, {"weight_decay": 0.1}),
+    (optim.Rprop, {}),
+    (optim.ASGD, {"weight_decay": 0.1}),
+    (optim.ASGD, {"t0": 3, "lambd": 0.1}),
+    (optim.Adafactor, {"weight_decay": 0.1}),
+    (optim.Muon, {"weight_decay": 0.1, "ns_dtype": "float32"}),
+    (optim.Lion, {"weight_decay": 0.1}),
+    (optim.LAMB, {"weight_decay": 0.1}),
 ]
 # torch's form that the kernel is bit for bit.
 FORMS: dict[Any, dict[str, Any]] = {
-    SGD: {"fused": True},
-    Adam: {"fused": True},
-    AdamW: {"fused": True},
-    RAdam: {"foreach": True},
-    RMSprop: {"foreach": True},
-    Adadelta: {"foreach": True},
-    Rprop: {"foreach": True},
+    optim.SGD: {"fused": True},
+    optim.Adam: {"fused": True},
+    optim.AdamW: {"fused": True},
+    optim.RAdam: {"foreach": True},
+    optim.RMSprop: {"foreach": True},
+    optim.Adadelta: {"foreach": True},
+    optim.Rprop: {"foreach": True},
 }
 every_case = pytest.mark.parametrize(("cls", "options"), CASES, ids=repr)
 both_forms = pytest.mark.parametrize("kernel", [False, True], ids=["rule", "kernel"])
@@ -100,7 +75,7 @@ def gradients(dtype: torch.dtype = torch.float32) -> list[Leaves]:
     return found
 
 
-def run(optimizer: Optimizer, params: Leaves, grads: list[Leaves], kernel: bool) -> Any:
+def run(optimizer: optim.Optimizer, params: Leaves, grads: list[Leaves], kernel: bool) -> Any:
     params = copy.deepcopy(params)
     state = optimizer.init(params)
     for step, given in enumerate(grads):
@@ -132,7 +107,7 @@ def run_torch(cls: Any, options: dict[str, Any], params: Leaves, grads: list[Lea
 @both_forms
 def test_as_in_torch(cls: Any, options: dict[str, Any], kernel: bool) -> None:
     theirs = getattr(torch.optim, cls.__name__, None)
-    if theirs is None or cls is Muon:
+    if theirs is None or cls is optim.Muon:
         pytest.skip("the law below holds it")
     bitwise = kernel and cls in FORMS
     dtype = torch.float32 if bitwise else torch.float64
@@ -145,7 +120,7 @@ def test_as_in_torch(cls: Any, options: dict[str, Any], kernel: bool) -> None:
             assert torch.equal(found[path], expected[path]), path
         else:
             # torch keeps mu_product and eta in float32.
-            bound = 1e-6 if cls in (NAdam, ASGD) else 1e-12
+            bound = 1e-6 if cls in (optim.NAdam, optim.ASGD) else 1e-12
             torch.testing.assert_close(found[path], expected[path], rtol=bound, atol=bound)
 
 
@@ -169,11 +144,13 @@ def test_every_parameter_is_trained_as_it_would_be_alone(
     assert torch.equal(found["never"], params["never"])
 
 
-@pytest.mark.parametrize("cls", [ScheduleFreeSGD, ScheduleFreeAdamW])
+@pytest.mark.parametrize("cls", [optim.ScheduleFreeSGD, optim.ScheduleFreeAdamW])
 @both_forms
 def test_schedule_free_has_one_count_a_group_as_its_authors_have(cls: Any, kernel: bool) -> None:
     package = pytest.importorskip("schedulefree")
-    name = {ScheduleFreeSGD: "SGDScheduleFree", ScheduleFreeAdamW: "AdamWScheduleFree"}[cls]
+    name = {optim.ScheduleFreeSGD: "SGDScheduleFree", optim.ScheduleFreeAdamW: "AdamWScheduleFree"}[
+        cls
+    ]
     params, grads = draw(0, torch.float64), gradients(torch.float64)
     trained = {path: torch.nn.Parameter(param.clone()) for path, param in params.items()}
     theirs = getattr(package, name)(trained.values(), lr=0.05, weight_decay=0.1, foreach=False)
@@ -209,7 +186,7 @@ def test_where_all_gradients_come_the_state_has_one_count(
 @both_forms
 def test_the_state_counts_what_was_skipped(kernel: bool) -> None:
     params, grads = draw(0), gradients()
-    _, state = run(Adam(), params, grads, kernel)
+    _, state = run(optim.Adam(), params, grads, kernel)
     counts = {path: count.item() for path, count in state["per_parameter"]["step"].items()}
     assert counts == {
         path: sum(path in given for given in grads) for path in SHAPES if path != "always"
@@ -229,31 +206,33 @@ def test_an_update_that_skips_is_pure(cls: Any, options: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "wrapped",
     [
-        lambda inner: groups([("always", SGD(0.1)), (["dropped", "late"], inner), ("*", inner)]),
-        lambda inner: Centralize(inner),
-        lambda inner: AddNoise(inner, eta=0.0),
-        lambda inner: Float32State(inner, master_weights=True),
-        lambda inner: SkipLargeUpdates(inner, max_norm=1e9),
-        lambda inner: Lookahead(inner, sync_period=10**6),
+        lambda inner: optim.groups(
+            [("always", optim.SGD(0.1)), (["dropped", "late"], inner), ("*", inner)]
+        ),
+        lambda inner: optim.Centralize(inner),
+        lambda inner: optim.AddNoise(inner, eta=0.0),
+        lambda inner: optim.Float32State(inner, master_weights=True),
+        lambda inner: optim.SkipLargeUpdates(inner, max_norm=1e9),
+        lambda inner: optim.Lookahead(inner, sync_period=10**6),
     ],
     ids=["groups", "Centralize", "AddNoise", "Float32State", "SkipLargeUpdates", "Lookahead"],
 )
 @both_forms
 def test_inside_of_groups_and_wrappers(wrapped: Any, kernel: bool) -> None:
     params, grads = draw(0), gradients()
-    optimizer = wrapped(NAdam())
+    optimizer = wrapped(optim.NAdam())
     full = {path: lr_of(0) for path in "012"} if hasattr(optimizer, "members") else lr_of(0)
     found, state = copy.deepcopy(params), optimizer.init(params)
-    alone, own = copy.deepcopy(params), NAdam().init(params)
-    if isinstance(optimizer, Centralize):
+    alone, own = copy.deepcopy(params), optim.NAdam().init(params)
+    if isinstance(optimizer, optim.Centralize):
         grads = [{path: g - g.mean(1, keepdim=True) for path, g in one.items()} for one in grads]
     for given in grads:
         if kernel:
             optimizer.update_(given, state, found, full)
-            NAdam().update_(given, own, alone, lr_of(0))
+            optim.NAdam().update_(given, own, alone, lr_of(0))
         else:
             found, state = optimizer.update(given, state, found, full)
-            alone, own = NAdam().update(given, own, alone, lr_of(0))
+            alone, own = optim.NAdam().update(given, own, alone, lr_of(0))
     for path in params:
         if not (path == "always" and hasattr(optimizer, "members")):
             torch.testing.assert_close(found[path], alone[path], rtol=1e-6, atol=1e-6)
@@ -261,7 +240,7 @@ def test_inside_of_groups_and_wrappers(wrapped: Any, kernel: bool) -> None:
 
 @both_forms
 def test_an_update_left_out_counts_for_no_parameter(kernel: bool) -> None:
-    optimizer = SkipLargeUpdates(Adam(), max_norm=1.0)
+    optimizer = optim.SkipLargeUpdates(optim.Adam(), max_norm=1.0)
     params = {"a": torch.zeros(2), "b": torch.zeros(2)}
     small, large = torch.full((2,), 0.1), torch.full((2,), 9.0)
     _, state = run(optimizer, params, [{"a": small}, {"a": large}, {"b": small}], kernel)
@@ -273,7 +252,7 @@ def test_an_update_left_out_counts_for_no_parameter(kernel: bool) -> None:
 
 @both_forms
 def test_a_first_skip_in_an_update_left_out(kernel: bool) -> None:
-    optimizer = SkipLargeUpdates(Adam(), max_norm=1.0)
+    optimizer = optim.SkipLargeUpdates(optim.Adam(), max_norm=1.0)
     params = {"a": torch.zeros(2), "b": torch.zeros(2)}
     small, large = torch.full((2,), 0.1), torch.full((2,), 9.0)
     grads = [{"a": small, "b": small}, {"a": large}, {"a": small, "b": small}]
@@ -283,7 +262,7 @@ def test_a_first_skip_in_an_update_left_out(kernel: bool) -> None:
 
 @both_forms
 def test_lookahead_resets_the_counts_of_all(kernel: bool) -> None:
-    optimizer = Lookahead(Adam(), sync_period=2, slow_step_size=1.0, reset_state=True)
+    optimizer = optim.Lookahead(optim.Adam(), sync_period=2, slow_step_size=1.0, reset_state=True)
     params = {"a": torch.zeros(2), "b": torch.zeros(2)}
     one = torch.ones(2)
     _, state = run(optimizer, params, [{"a": one}, {"a": one}], kernel)
@@ -298,9 +277,9 @@ def test_a_rule_that_skips_under_vmap() -> None:
     lrs = torch.tensor([0.01, 0.1], dtype=torch.float64)
 
     def member(lr: Tensor) -> Leaves:
-        own, state = params, NAdam().init(params)
+        own, state = params, optim.NAdam().init(params)
         for given in grads:
-            own, state = NAdam().update(given, state, own, lr)
+            own, state = optim.NAdam().update(given, state, own, lr)
         return own
 
     found = torch.func.vmap(member)(lrs)

@@ -9,49 +9,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from functrain.optim import (
-    ASGD,
-    LAMB,
-    SGD,
-    Adadelta,
-    Adafactor,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    Lion,
-    Muon,
-    NAdam,
-    Optimizer,
-    RAdam,
-    RMSprop,
-    Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-)
+from functrain import optim
 
 OPTIMIZERS = [
-    SGD(weight_decay=0.1),
-    SGD(momentum=0.9, dampening=0.1, weight_decay=0.1),
-    SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
-    Adam(amsgrad=True, weight_decay=0.1),
-    AdamW(weight_decay=0.1),
-    RAdam(weight_decay=0.1),
-    RAdam(weight_decay=0.1, decoupled_weight_decay=True, degenerated_to_sgd=False),
-    NAdam(weight_decay=0.1),
-    NAdam(weight_decay=0.1, decoupled_weight_decay=True),
-    RMSprop(weight_decay=0.1),
-    RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
-    Adagrad(weight_decay=0.1, lr_decay=0.1),
-    Adadelta(weight_decay=0.1),
-    Adamax(weight_decay=0.1),
-    ASGD(t0=1, weight_decay=0.1),
-    Lion(weight_decay=0.1),
-    LAMB(weight_decay=0.1),
-    Adafactor(weight_decay=0.1),
-    ScheduleFreeSGD(weight_decay=0.1),
-    ScheduleFreeAdamW(weight_decay=0.1, warmup_steps=2, r=0.5),
-    Muon(weight_decay=0.1, ns_dtype=None),
+    optim.SGD(weight_decay=0.1),
+    optim.SGD(momentum=0.9, dampening=0.1, weight_decay=0.1),
+    optim.SGD(momentum=0.9, nesterov=True, weight_decay=0.1),
+    optim.Adam(amsgrad=True, weight_decay=0.1),
+    optim.AdamW(weight_decay=0.1),
+    optim.RAdam(weight_decay=0.1),
+    optim.RAdam(weight_decay=0.1, decoupled_weight_decay=True, degenerated_to_sgd=False),
+    optim.NAdam(weight_decay=0.1),
+    optim.NAdam(weight_decay=0.1, decoupled_weight_decay=True),
+    optim.RMSprop(weight_decay=0.1),
+    optim.RMSprop(momentum=0.9, centered=True, weight_decay=0.1),
+    optim.Adagrad(weight_decay=0.1, lr_decay=0.1),
+    optim.Adadelta(weight_decay=0.1),
+    optim.Adamax(weight_decay=0.1),
+    optim.ASGD(t0=1, weight_decay=0.1),
+    optim.Lion(weight_decay=0.1),
+    optim.LAMB(weight_decay=0.1),
+    optim.Adafactor(weight_decay=0.1),
+    optim.ScheduleFreeSGD(weight_decay=0.1),
+    optim.ScheduleFreeAdamW(weight_decay=0.1, warmup_steps=2, r=0.5),
+    optim.Muon(weight_decay=0.1, ns_dtype=None),
 ]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 
@@ -59,7 +40,7 @@ every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 def start(dtype: torch.dtype, optimizer: Any) -> dict[str, Tensor]:
     torch.manual_seed(0)
     params = {"w": torch.randn(4, 3, dtype=dtype), "s": torch.randn((), dtype=dtype)}
-    return {"w": params["w"]} if isinstance(optimizer, Muon) else params
+    return {"w": params["w"]} if isinstance(optimizer, optim.Muon) else params
 
 
 def grads_of(params: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -70,7 +51,7 @@ def grads_of(params: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def train(
-    optimizer: Optimizer, params: dict[str, Tensor], lr: Any, steps: int
+    optimizer: optim.Optimizer, params: dict[str, Tensor], lr: Any, steps: int
 ) -> dict[str, Tensor]:
     state = optimizer.init(params)
     for _ in range(steps):
@@ -80,7 +61,7 @@ def train(
 
 @pytest.mark.row(55)
 @every_optimizer
-def test_vmap_over_hyperparameters_equals_a_loop(optimizer: Optimizer) -> None:
+def test_vmap_over_hyperparameters_equals_a_loop(optimizer: optim.Optimizer) -> None:
     params = start(torch.float64, optimizer)
     lrs = torch.tensor([0.0, 0.01, 0.1], dtype=torch.float64)
     decays = torch.tensor([0.3, 0.0, 0.1], dtype=torch.float64)
@@ -96,7 +77,7 @@ def test_vmap_over_hyperparameters_equals_a_loop(optimizer: Optimizer) -> None:
 
 
 @every_optimizer
-def test_vmap_over_a_float32_lr_keeps_float32(optimizer: Optimizer) -> None:
+def test_vmap_over_a_float32_lr_keeps_float32(optimizer: optim.Optimizer) -> None:
     params = start(torch.float32, optimizer)
     found = torch.func.vmap(lambda lr: train(optimizer, params, lr, 2))(torch.tensor([0.1, 0.2]))
     assert {param.dtype for param in found.values()} == {torch.float32}
@@ -104,8 +85,8 @@ def test_vmap_over_a_float32_lr_keeps_float32(optimizer: Optimizer) -> None:
 
 @pytest.mark.row(50)
 @pytest.mark.sweep
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, Rprop()], ids=repr)
-def test_compiles_as_one_graph(optimizer: Optimizer) -> None:
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, optim.Rprop()], ids=repr)
+def test_compiles_as_one_graph(optimizer: optim.Optimizer) -> None:
     torch._dynamo.reset()  # the limit of recompilations is one for all optimizers
     params = start(torch.float32, optimizer)
     state = optimizer.init(params)
@@ -121,9 +102,9 @@ def test_compiles_as_one_graph(optimizer: Optimizer) -> None:
 @pytest.mark.row(56)
 @every_optimizer
 @pytest.mark.parametrize("name", ["lr", "weight_decay"])
-def test_gradient_through_training(optimizer: Optimizer, name: str) -> None:
+def test_gradient_through_training(optimizer: optim.Optimizer, name: str) -> None:
     params = start(torch.float64, optimizer)
-    steps = 8 if isinstance(optimizer, RAdam) else 3
+    steps = 8 if isinstance(optimizer, optim.RAdam) else 3
 
     def loss(value: Any) -> Tensor:
         chosen = optimizer if name == "lr" else attrs.evolve(optimizer, weight_decay=value)  # type: ignore[misc]
@@ -140,7 +121,7 @@ def test_gradient_through_training(optimizer: Optimizer, name: str) -> None:
 
 
 @pytest.mark.row(56)
-@pytest.mark.parametrize("cls", [Adam, AdamW, RAdam])
+@pytest.mark.parametrize("cls", [optim.Adam, optim.AdamW, optim.RAdam])
 def test_gradient_to_betas_and_eps(cls: Any) -> None:
     params = start(torch.float64, cls)
 

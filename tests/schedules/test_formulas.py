@@ -9,30 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from functrain import schedules
 from functrain.errors import ConfigurationError, UnknownLengthError
-from functrain.schedules import (
-    CosineRestarts,
-    Cyclic,
-    ExpHyperbolic,
-    Exponential,
-    ExponentialWarmup,
-    Hyperbolic,
-    InverseSqrt,
-    Linear,
-    MultiStep,
-    OneCycle,
-    Piecewise,
-    Schedule,
-    Step,
-    Warmup,
-    WarmupStableDecay,
-    from_torch,
-)
 
 LR, STEPS = 0.3, 300
 
 
-def lrs(schedule: Schedule, steps: int = STEPS) -> list[float]:
+def lrs(schedule: schedules.Schedule, steps: int = STEPS) -> list[float]:
     return [schedule(step) for step in range(steps)]
 
 
@@ -53,7 +36,9 @@ def transformers_inverse_sqrt(step: int, warmup: int, timescale: int | None) -> 
 @pytest.mark.parametrize(("warmup", "timescale"), [(40, None), (0, None), (40, 7), (0, 25)])
 def test_inverse_sqrt_is_that_of_transformers(warmup: int, timescale: int | None) -> None:
     expected = [LR * transformers_inverse_sqrt(step, warmup, timescale) for step in range(STEPS)]
-    assert lrs(InverseSqrt(LR, warmup_steps=warmup, timescale=timescale)) == close(expected)
+    assert lrs(schedules.InverseSqrt(LR, warmup_steps=warmup, timescale=timescale)) == close(
+        expected
+    )
 
 
 def test_inverse_sqrt_is_that_of_fairseq() -> None:
@@ -62,7 +47,9 @@ def test_inverse_sqrt_is_that_of_fairseq() -> None:
             return 0.0 + updates * (LR / warmup)
         return float(LR * warmup**0.5 * updates**-0.5)
 
-    assert lrs(InverseSqrt(LR, warmup_steps=40)) == close([fairseq(k) for k in range(STEPS)])
+    assert lrs(schedules.InverseSqrt(LR, warmup_steps=40)) == close(
+        [fairseq(k) for k in range(STEPS)]
+    )
 
 
 def transformers_wsd(step: int, warmup: int, stable: int, decay: int, kind: str) -> float:
@@ -85,7 +72,7 @@ def transformers_wsd(step: int, warmup: int, stable: int, decay: int, kind: str)
 @pytest.mark.parametrize("shape", ["linear", "cosine", "sqrt"])
 @pytest.mark.parametrize(("warmup", "decay"), [(30, 60), (0, 300), (300, 0), (240, 60)])
 def test_warmup_stable_decay_is_that_of_transformers(shape: str, warmup: int, decay: int) -> None:
-    schedule = WarmupStableDecay(
+    schedule = schedules.WarmupStableDecay(
         LR, warmup_steps=warmup, decay_steps=decay, shape=shape, steps=STEPS
     )
     stable = STEPS - warmup - decay
@@ -95,10 +82,10 @@ def test_warmup_stable_decay_is_that_of_transformers(shape: str, warmup: int, de
 
 @pytest.mark.row(17)
 def test_warmup_stable_decay_in_parts_of_the_run() -> None:
-    parts = WarmupStableDecay(LR, warmup_proportion=0.1, decay_proportion=0.25, end=0.01)
+    parts = schedules.WarmupStableDecay(LR, warmup_proportion=0.1, decay_proportion=0.25, end=0.01)
     state = parts.with_horizon(parts.init(), 80)
     assert state == {"horizon": 80, "warmup": 8, "decay": 20}
-    steps = WarmupStableDecay(LR, warmup_steps=8, decay_steps=20, end=0.01, steps=80)
+    steps = schedules.WarmupStableDecay(LR, warmup_steps=8, decay_steps=20, end=0.01, steps=80)
     assert [parts.lr(state, k) for k in range(100)] == lrs(steps, 100)
     assert steps(8) == steps(60) == LR
     assert steps(59) == LR > steps(61)
@@ -106,8 +93,8 @@ def test_warmup_stable_decay_in_parts_of_the_run() -> None:
 
 
 def test_a_begun_run_keeps_its_warmup_and_decay() -> None:
-    begun = WarmupStableDecay(LR, warmup_steps=5, decay_steps=20, steps=80)
-    changed = WarmupStableDecay(LR, warmup_proportion=0.5, decay_proportion=0.5, steps=90)
+    begun = schedules.WarmupStableDecay(LR, warmup_steps=5, decay_steps=20, steps=80)
+    changed = schedules.WarmupStableDecay(LR, warmup_proportion=0.5, decay_proportion=0.5, steps=90)
     state = json.loads(json.dumps(begun.init()))
     assert [changed.lr(state, k) for k in range(100)] == lrs(begun, 100)
 
@@ -122,8 +109,8 @@ def test_the_hyperbolas_are_the_formulas_of_the_paper(bound: int, length: int) -
         return g(min(step, length)) - g(0)
 
     low = 1e-3
-    straight = Hyperbolic(LR, upper_bound=bound, infimum_lr=low, max_iter=length)
-    curved = ExpHyperbolic(LR, upper_bound=bound, infimum_lr=low, max_iter=length)
+    straight = schedules.Hyperbolic(LR, upper_bound=bound, infimum_lr=low, max_iter=length)
+    curved = schedules.ExpHyperbolic(LR, upper_bound=bound, infimum_lr=low, max_iter=length)
     drops = [drop(step) for step in range(STEPS)]
     assert lrs(straight) == close([LR + (LR - low) * d for d in drops])
     assert lrs(curved) == close([LR * (LR / low) ** d for d in drops])
@@ -133,7 +120,7 @@ def test_the_hyperbolas_are_the_formulas_of_the_paper(bound: int, length: int) -
 
 
 @pytest.mark.row(19)
-@pytest.mark.parametrize("cls", [Hyperbolic, ExpHyperbolic])
+@pytest.mark.parametrize("cls", [schedules.Hyperbolic, schedules.ExpHyperbolic])
 def test_the_longest_run_arrives_at_the_infimum_and_shorter_ones_above(cls: Any) -> None:
     def end(length: int) -> float:
         return float(cls(LR, upper_bound=500, infimum_lr=0.01, max_iter=length)(length))
@@ -143,7 +130,7 @@ def test_the_longest_run_arrives_at_the_infimum_and_shorter_ones_above(cls: Any)
 
 
 @pytest.mark.row(19)
-@pytest.mark.parametrize("cls", [Hyperbolic, ExpHyperbolic])
+@pytest.mark.parametrize("cls", [schedules.Hyperbolic, schedules.ExpHyperbolic])
 def test_the_run_gives_the_hyperbola_its_length(cls: Any) -> None:
     schedule = cls(LR, upper_bound=500, infimum_lr=0.01)
     with pytest.raises(UnknownLengthError, match=rf"{cls.__name__}\(\.\.\., max_iter=N\)"):
@@ -158,16 +145,16 @@ def test_the_run_gives_the_hyperbola_its_length(cls: Any) -> None:
 @pytest.mark.row(18)
 @pytest.mark.parametrize("period", [1, 20, 37.5])
 def test_exponential_warmup_is_that_of_pytorch_warmup(period: float) -> None:
-    schedule = ExponentialWarmup(period, then=Linear(LR, steps=200))
-    main = Linear(LR, steps=200)
+    schedule = schedules.ExponentialWarmup(period, then=schedules.Linear(LR, steps=200))
+    main = schedules.Linear(LR, steps=200)
     expected = [main(k) * (1.0 - math.exp(-(k + 1) / period)) for k in range(STEPS)]
     assert lrs(schedule) == pytest.approx(expected, rel=1e-12, abs=0)
 
 
 @pytest.mark.row(18)
 def test_exponential_warmup_advances_what_it_dampens_from_the_start() -> None:
-    main = from_torch(torch.optim.lr_scheduler.ExponentialLR, lr=1.0, gamma=0.5)
-    schedule = ExponentialWarmup(3, then=main)
+    main = schedules.from_torch(torch.optim.lr_scheduler.ExponentialLR, lr=1.0, gamma=0.5)
+    schedule = schedules.ExponentialWarmup(3, then=main)
     state, found = schedule.init(), []
     for step in range(6):
         found.append(schedule.lr(state, step))
@@ -180,8 +167,8 @@ def test_exponential_warmup_advances_what_it_dampens_from_the_start() -> None:
 @pytest.mark.parametrize("factor", [0.0, 0.1, 0.37, 1.0])
 @pytest.mark.parametrize("steps", [1, 4, 33])
 def test_warmup_is_the_factor_form_over_a_schedule_that_advances(factor: float, steps: int) -> None:
-    main = from_torch(torch.optim.lr_scheduler.ExponentialLR, lr=LR, gamma=0.9)
-    schedule = Warmup(factor, steps, then=main)
+    main = schedules.from_torch(torch.optim.lr_scheduler.ExponentialLR, lr=LR, gamma=0.9)
+    schedule = schedules.Warmup(factor, steps, then=main)
     state, found = schedule.init(), []
     for step in range(60):
         found.append(schedule.lr(state, step))
@@ -194,14 +181,16 @@ def test_warmup_is_the_factor_form_over_a_schedule_that_advances(factor: float, 
 @pytest.mark.row(17)
 def test_piecewise_by_hand() -> None:
     points = {0: 1.0, 2: 0.5, 6: 0.1}
-    assert lrs(Piecewise(points), 8) == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1]
-    assert lrs(Piecewise(points, "linear"), 8) == close([1, 0.75, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1])
-    cosine = lrs(Piecewise([[0, 1.0], [4, 0.0]], "cosine"), 6)
+    assert lrs(schedules.Piecewise(points), 8) == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.1, 0.1]
+    assert lrs(schedules.Piecewise(points, "linear"), 8) == close(
+        [1, 0.75, 0.5, 0.4, 0.3, 0.2, 0.1, 0.1]
+    )
+    cosine = lrs(schedules.Piecewise([[0, 1.0], [4, 0.0]], "cosine"), 6)
     assert cosine == pytest.approx([(1 + math.cos(math.pi * min(k, 4) / 4)) / 2 for k in range(6)])
 
 
 def test_one_cycle_stays_at_its_end_where_torch_raises() -> None:
-    schedule = OneCycle(1.0, steps=50)
+    schedule = schedules.OneCycle(1.0, steps=50)
     assert schedule(49) == schedule(50) == schedule(10**6) == pytest.approx(1 / 25 / 1e4)
 
 
@@ -210,21 +199,21 @@ def test_one_cycle_stays_at_its_end_where_torch_raises() -> None:
 def test_one_cycle_of_very_few_steps(three: bool, steps: int) -> None:
     # Here phases are empty, and torch divides by zero.
     for part in (0.0, 0.1, 0.2, 1 / 3, 0.5):
-        schedule = OneCycle(1.0, warmup_proportion=part, three_phase=three, steps=steps)
+        schedule = schedules.OneCycle(1.0, warmup_proportion=part, three_phase=three, steps=steps)
         assert all(1 / 25 / 1e4 - 1e-15 <= lr <= 1 for lr in lrs(schedule, 8))
 
 
 def test_exponential_stops_at_its_end_at_any_step() -> None:
-    assert lrs(Exponential(1.0, 0.5, end=0.2), 5) == [1.0, 0.5, 0.25, 0.2, 0.2]
-    assert Exponential(1.0, 0.5)(10**6) == 0.0
-    schedule = Exponential(1e-6, 1.1, end=2.0)
+    assert lrs(schedules.Exponential(1.0, 0.5, end=0.2), 5) == [1.0, 0.5, 0.25, 0.2, 0.2]
+    assert schedules.Exponential(1.0, 0.5)(10**6) == 0.0
+    schedule = schedules.Exponential(1e-6, 1.1, end=2.0)
     assert schedule(10) == pytest.approx(1e-6 * 1.1**10)
     assert schedule(1000) == schedule(10**9) == 2.0
-    assert Exponential(0.0, 1.1, end=2.0)(10**9) == 0.0
+    assert schedules.Exponential(0.0, 1.1, end=2.0)(10**9) == 0.0
 
 
 def test_waves_that_grow_are_found_at_any_step() -> None:
-    schedule = CosineRestarts(1.0, period=1, growth=2)
+    schedule = schedules.CosineRestarts(1.0, period=1, growth=2)
     assert schedule(2**60 - 1) == 1.0  # exactly the first step of a wave
     assert schedule(2**60 - 2) == pytest.approx(0.0, abs=1e-15)
 
@@ -232,13 +221,13 @@ def test_waves_that_grow_are_found_at_any_step() -> None:
 @pytest.mark.parametrize(
     "schedule",
     [
-        Step(0.1, every=1, factor=2.0),
-        MultiStep(0.1, range(3000), factor=2.0),
-        Exponential(0.1, 2.0),
-        Cyclic(0.1, 0.2, up=7, mode="exp_range", factor=2.0),
+        schedules.Step(0.1, every=1, factor=2.0),
+        schedules.MultiStep(0.1, range(3000), factor=2.0),
+        schedules.Exponential(0.1, 2.0),
+        schedules.Cyclic(0.1, 0.2, up=7, mode="exp_range", factor=2.0),
     ],
     ids=lambda schedule: type(schedule).__name__,
 )
-def test_a_rate_beyond_what_floats_hold_is_infinite(schedule: Schedule) -> None:
+def test_a_rate_beyond_what_floats_hold_is_infinite(schedule: schedules.Schedule) -> None:
     assert schedule(100) > 1e28
     assert schedule(2999) == math.inf

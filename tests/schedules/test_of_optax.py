@@ -7,21 +7,7 @@ from typing import Any
 
 import pytest
 
-from functrain.schedules import (
-    Constant,
-    Cosine,
-    CosineRestarts,
-    Exponential,
-    Linear,
-    OneCycle,
-    Piecewise,
-    Polynomial,
-    Schedule,
-    Sequential,
-    Step,
-    Warmup,
-    WarmupCosine,
-)
+from functrain import schedules
 
 optax = pytest.importorskip("optax")
 jax = pytest.importorskip("jax")
@@ -32,49 +18,51 @@ SGDR = [
     for steps in (10, 20, 40)
 ]
 
-PAIRS: dict[str, tuple[Schedule, Any]] = {
-    "constant_schedule": (Constant(LR), optax.constant_schedule(LR)),
-    "linear_schedule": (Linear(LR, 0.1, 40), optax.linear_schedule(LR, 0.1, 40)),
+PAIRS: dict[str, tuple[schedules.Schedule, Any]] = {
+    "constant_schedule": (schedules.Constant(LR), optax.constant_schedule(LR)),
+    "linear_schedule": (schedules.Linear(LR, 0.1, 40), optax.linear_schedule(LR, 0.1, 40)),
     "polynomial_schedule": (
-        Polynomial(LR, power=2.5, end=0.1, steps=40),
+        schedules.Polynomial(LR, power=2.5, end=0.1, steps=40),
         optax.polynomial_schedule(LR, 0.1, 2.5, 40),
     ),
     "exponential_decay": (
-        Exponential(LR, 0.9, end=0.05),
+        schedules.Exponential(LR, 0.9, end=0.05),
         optax.exponential_decay(LR, 1, 0.9, end_value=0.05),
     ),
     "exponential_decay, staircase": (
-        Step(LR, every=7, factor=0.5),
+        schedules.Step(LR, every=7, factor=0.5),
         optax.exponential_decay(LR, 7, 0.5, staircase=True),
     ),
-    "cosine_decay_schedule": (Cosine(LR, steps=40), optax.cosine_decay_schedule(LR, 40)),
-    "sgdr_schedule": (CosineRestarts(LR, 10, growth=2), optax.sgdr_schedule(SGDR)),
+    "cosine_decay_schedule": (schedules.Cosine(LR, steps=40), optax.cosine_decay_schedule(LR, 40)),
+    "sgdr_schedule": (schedules.CosineRestarts(LR, 10, growth=2), optax.sgdr_schedule(SGDR)),
     "piecewise_constant_schedule": (
-        Piecewise({0: LR, 10: LR * 0.5, 30: LR * 0.1}),
+        schedules.Piecewise({0: LR, 10: LR * 0.5, 30: LR * 0.1}),
         optax.piecewise_constant_schedule(LR, {10: 0.5, 30: 0.2}),
     ),
     "piecewise_interpolate_schedule, linear": (
-        Piecewise({0: LR, 10: LR * 0.5, 30: LR}, "linear"),
+        schedules.Piecewise({0: LR, 10: LR * 0.5, 30: LR}, "linear"),
         optax.piecewise_interpolate_schedule("linear", LR, {10: 0.5, 30: 2.0}),
     ),
     "piecewise_interpolate_schedule, cosine": (
-        Piecewise({0: LR, 10: LR * 0.5, 30: LR}, "cosine"),
+        schedules.Piecewise({0: LR, 10: LR * 0.5, 30: LR}, "cosine"),
         optax.piecewise_interpolate_schedule("cosine", LR, {10: 0.5, 30: 2.0}),
     ),
     "warmup_constant_schedule": (
-        Warmup(0.1, 20, then=LR),
+        schedules.Warmup(0.1, 20, then=LR),
         optax.warmup_constant_schedule(0.1 * LR, LR, 20),
     ),
     "warmup_cosine_decay_schedule": (
-        WarmupCosine(LR, warmup_steps=10, steps=50),
+        schedules.WarmupCosine(LR, warmup_steps=10, steps=50),
         optax.warmup_cosine_decay_schedule(0.0, LR, 10, 50),
     ),
     "warmup_exponential_decay_schedule": (
-        Warmup(0.0, 10, then=Exponential(LR, 0.95)),
+        schedules.Warmup(0.0, 10, then=schedules.Exponential(LR, 0.95)),
         optax.warmup_exponential_decay_schedule(0.0, LR, 10, 1, 0.95),
     ),
     "join_schedules": (
-        Sequential([Linear(LR, steps=20), Exponential(LR, 0.9)], boundaries=[20]),
+        schedules.Sequential(
+            [schedules.Linear(LR, steps=20), schedules.Exponential(LR, 0.9)], boundaries=[20]
+        ),
         optax.join_schedules(
             [optax.linear_schedule(LR, 0.0, 20), optax.exponential_decay(LR, 1, 0.9)], [20]
         ),
@@ -93,7 +81,7 @@ def test_the_lrs_are_those_of_optax(name: str) -> None:
 @pytest.mark.row(17)
 def test_one_cycle_is_that_of_optax_a_step_later() -> None:
     # optax has the top at int(p * T) and the end at T, torch (and we) at p * T - 1 and T - 1.
-    schedule = OneCycle(LR, warmup_proportion=0.5, steps=40)
+    schedule = schedules.OneCycle(LR, warmup_proportion=0.5, steps=40)
     theirs = optax.cosine_onecycle_schedule(40, LR, 0.5)
     assert float(theirs(20)) == pytest.approx(schedule(19), rel=1e-6)
     assert float(theirs(40)) == pytest.approx(schedule(39), rel=1e-6)

@@ -13,30 +13,21 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.optim import ASGD, SGD, AdamW, Frozen, Optimizer, from_torch, groups
-from functrain.optim.wrappers import (
-    AdaptiveGradClip,
-    AddNoise,
-    Centralize,
-    ClipByBlockRms,
-    Float32State,
-    Lookahead,
-    SkipLargeUpdates,
-)
+from functrain.optim import ASGD, SGD, AdamW, Frozen, Optimizer, from_torch, groups, wrappers
 
 pytestmark = pytest.mark.row(13)
 
 Leaves = dict[str, Tensor]
 
 WRAPPERS: dict[str, Callable[..., Any]] = {
-    "centralize": Centralize,
-    "add_noise": functools.partial(AddNoise, eta=0.1, seed=3),
-    "adaptive_grad_clip": functools.partial(AdaptiveGradClip, clipping=0.1),
-    "clip_by_block_rms": functools.partial(ClipByBlockRms, threshold=0.5),
-    "lookahead": functools.partial(Lookahead, sync_period=3),
-    "skip_large_updates": functools.partial(SkipLargeUpdates, max_norm=5.0),
-    "float32_state": Float32State,
-    "master_weights": functools.partial(Float32State, master_weights=True),
+    "centralize": wrappers.Centralize,
+    "add_noise": functools.partial(wrappers.AddNoise, eta=0.1, seed=3),
+    "adaptive_grad_clip": functools.partial(wrappers.AdaptiveGradClip, clipping=0.1),
+    "clip_by_block_rms": functools.partial(wrappers.ClipByBlockRms, threshold=0.5),
+    "lookahead": functools.partial(wrappers.Lookahead, sync_period=3),
+    "skip_large_updates": functools.partial(wrappers.SkipLargeUpdates, max_norm=5.0),
+    "float32_state": wrappers.Float32State,
+    "master_weights": functools.partial(wrappers.Float32State, master_weights=True),
 }
 INNERS: dict[str, Optimizer] = {
     "sgd": SGD(0.1, momentum=0.9, weight_decay=0.01),
@@ -44,7 +35,9 @@ INNERS: dict[str, Optimizer] = {
     "averaged": ASGD(0.01, t0=2),
     "groups": groups([("frozen", Frozen()), ("w*", AdamW(0.01)), ("*", SGD(0.1))]),
     "from_torch": from_torch(torch.optim.RMSprop, lr=0.01, momentum=0.5),
-    "wrapped": Lookahead(AddNoise(SkipLargeUpdates(AdamW(0.01), 5.5), 0.01), sync_period=2),
+    "wrapped": wrappers.Lookahead(
+        wrappers.AddNoise(wrappers.SkipLargeUpdates(AdamW(0.01), 5.5), 0.01), sync_period=2
+    ),
 }
 KINDS = {"w": torch.float32, "wide": torch.float64, "half": torch.bfloat16, "frozen": torch.float32}
 SHAPES = {"w": (4, 3), "wide": (2, 3, 2), "half": (5, 2), "frozen": (2,)}

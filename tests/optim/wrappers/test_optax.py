@@ -9,14 +9,7 @@ import torch
 from optax_runs import Leaves, assert_equal, from_jax, optax, run_optax, run_ours, same
 from torch import Tensor
 
-from functrain.optim import SGD, Adam, Optimizer
-from functrain.optim.wrappers import (
-    AdaptiveGradClip,
-    Centralize,
-    ClipByBlockRms,
-    Lookahead,
-    SkipLargeUpdates,
-)
+from functrain.optim import SGD, Adam, Optimizer, wrappers
 
 pytestmark = pytest.mark.row(13)
 
@@ -55,19 +48,19 @@ def assert_same(optimizer: Optimizer, transformation: Any, turned: bool = False)
 
 def test_centralize() -> None:
     theirs = optax.chain(optax.centralize(), optax.adam(0.1))
-    assert_same(Centralize(Adam()), theirs)
+    assert_same(wrappers.Centralize(Adam()), theirs)
 
 
 @pytest.mark.parametrize("clipping", [0.02, 0.5])
 def test_adaptive_grad_clip_of_layers_with_outputs_last(clipping: float) -> None:
     theirs = optax.chain(optax.adaptive_grad_clip(clipping, eps=0.3), optax.sgd(0.1))
-    assert_same(AdaptiveGradClip(SGD(), clipping, eps=0.3), theirs, turned=True)
+    assert_same(wrappers.AdaptiveGradClip(SGD(), clipping, eps=0.3), theirs, turned=True)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 2.0])
 def test_clip_by_block_rms(threshold: float) -> None:
     theirs = optax.chain(optax.clip_by_block_rms(threshold), optax.sgd(0.1))
-    assert_same(ClipByBlockRms(SGD(), threshold), theirs)
+    assert_same(wrappers.ClipByBlockRms(SGD(), threshold), theirs)
 
 
 @pytest.mark.sweep("reset")
@@ -76,7 +69,9 @@ def test_clip_by_block_rms(threshold: float) -> None:
 def test_lookahead(period: int, size: float, reset: bool) -> None:
     theirs = optax.lookahead(optax.adam(0.1), period, size, reset_state=reset)
     expected = run_optax(theirs, draw, STEPS, optax.LookaheadParams.init_synced)
-    for found, evaluated in run_ours(Lookahead(Adam(), period, size, reset), draw, STEPS, rate):
+    for found, evaluated in run_ours(
+        wrappers.Lookahead(Adam(), period, size, reset), draw, STEPS, rate
+    ):
         assert_equal(found, from_jax(expected.fast))
         assert_equal(evaluated, from_jax(expected.slow))
 
@@ -91,4 +86,4 @@ def test_skip_large_updates() -> None:
         every_k_schedule=1,
         should_skip_update_fn=lambda *given: optax.skip_large_updates(*given, bound**2),
     )
-    assert_same(SkipLargeUpdates(Adam(), bound), steps)
+    assert_same(wrappers.SkipLargeUpdates(Adam(), bound), steps)
