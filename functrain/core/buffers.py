@@ -19,7 +19,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.core.module_part import joined
+from functrain.core.module_attributes import joined
 from functrain.errors import ModelError, UnsupportedError
 
 

@@ -17,7 +17,8 @@ from functrain.core.schedule import Mode, Schedule, ScheduleState
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
-def _as_float(value: Any) -> Any:
+def plain_float(value: Any) -> Any:
+    """Return a number of any library as a float, and anything else unchanged for the validator."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     try:
         return float(value) if is_number else value
@@ -42,7 +43,7 @@ class Constant(Schedule):
         0.1
     """
 
-    base: float = attrs.field(alias="lr", converter=_as_float, validator=_check_rate)
+    base: float = attrs.field(alias="lr", converter=plain_float, validator=_check_rate)
 
     def lr(self, state: ScheduleState, step: int) -> float:
         """Return the one learning rate."""
@@ -115,7 +116,7 @@ def as_schedule(value: Any) -> Schedule:
     if isinstance(value, Tensor) and value.ndim == 0:
         return Constant(float(value.item()))
     if type(value) is not bool and isinstance(value, Real):
-        return Constant(float(value))
+        return Constant(plain_float(value))
     if callable(value):
         return Lambda(value)
     raise UnsupportedError(

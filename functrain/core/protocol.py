@@ -7,7 +7,7 @@ functions. Code that needs the module asks the programs in :meth:`AnyProgram.lea
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import attrs
 import torch
@@ -137,16 +137,12 @@ State = TypeVar("State", bound=AnyState)
 
 def with_counters(state: State, counters: Counters) -> State:
     """Return a state with other counters."""
-    given: Any = state
-    changed: State = attrs.evolve(given, counters=counters)
-    return changed
+    return cast(State, attrs.evolve(cast(Any, state), counters=counters))
 
 
 def donating(program: AnyProgram, donates: bool) -> AnyProgram:
     """Return a program whose step consumes the state it is given, or none does."""
-    given: Any = program
-    changed: AnyProgram = attrs.evolve(given, donates=donates)
-    return changed
+    return cast(AnyProgram, attrs.evolve(cast(Any, program), donates=donates))
 
 
 def require_program(value: object) -> None:

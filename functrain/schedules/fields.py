@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import attrs
 
+from functrain.core.given_schedules import plain_float
 from functrain.errors import ConfigurationError
 
-
-def plain_float(value: float) -> Any:
-    """Return a number of any library as a float, and anything else unchanged for the validator."""
-    is_number = type(value) is not bool and isinstance(value, Real)
-    return float(value) if is_number else value
+__all__ = ["exactly_one", "multiplied", "plain_float"]
 
 
 def exactly_one(first: str, second: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:

@@ -100,7 +100,7 @@ DATA = (
     Defect(
         "a mixture's sources begin from the start",
         "data/mixture.py",
-        (("            self._cursors[name].seek(count)\n", ""),),
+        (("self._cursors[name].seek(count)\n", "self._cursors[name].seek(0)\n"),),
         "property_tests/test_data.py::test_a_mixture_begins_anywhere_without_a_saved_state",
     ),
 )

@@ -55,6 +55,7 @@ PLAIN = {"lr": 1.0, "warmup_steps": 5, "decay_steps": 5, "steps": 20}
     ("cls", "arguments", "said"),
     [
         (Polynomial, {"lr": 1.0, "power": 0.0}, "power: expected a finite number above 0"),
+        (Polynomial, {"lr": 10**400}, "lr: expected a finite number >= 0, got inf"),
         (Polynomial, {"lr": 1.0, "steps": 0}, "steps: expected an integer >= 1"),
         (Exponential, {"lr": 1.0, "factor": -0.1}, "factor: expected"),
         (Exponential, {"lr": 1.0, "factor": 0.9, "end": 2.0}, "end: expected at most lr"),
