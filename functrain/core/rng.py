@@ -14,7 +14,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import TracebackType
 from typing import Any
 
 import attrs
@@ -186,12 +185,7 @@ class Scope:
             self._device_state = self._device.get_state()
             self._device.manual_seed(self._seed)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not self._alone:  # its end must not fall into the step of another thread either
             self._lock = take_turn()
         try:
@@ -303,12 +297,7 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
         if numpy is not None:
             numpy.random.seed(seed & _MASK32)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
         generators(self._has_numpy).restore(self._others)

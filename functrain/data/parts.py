@@ -22,7 +22,7 @@ from functrain.core.batch_parts import DIGESTS, BatchParts, Place, Sharing, cut,
 from functrain.core.batch_sizes import count
 from functrain.core.batch_splitting import part_sizes
 from functrain.data.batches import Batches
-from functrain.data.fingerprints import fingerprint
+from functrain.data.description import fingerprint
 from functrain.data.mixture import MixtureSource
 from functrain.data.prefetched import Prefetched
 from functrain.data.source import BatchesSource, LimitedSource, Source, Wrapper

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any
 
 import attrs
@@ -95,12 +94,7 @@ class _Place:
     def __enter__(self) -> _Place:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
             what = "collating" if self.sample is None else f"reading sample {self.sample} for"
             error.add_note(f"(while {what} batch {self.index} of epoch {self.epoch})")

@@ -15,8 +15,7 @@ from functrain.optim.common_groups import (
     no_decay_on_bias_and_norm,
 )
 from functrain.optim.from_torch import FromTorch, from_torch
-from functrain.optim.frozen import Frozen
-from functrain.optim.groups import Groups, groups
+from functrain.optim.groups import Frozen, Groups, groups
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adafactor import Adafactor
 from functrain.optim.methods.adagrad import Adagrad

@@ -13,8 +13,7 @@ from torch import Tensor
 from functrain.core.optimizer import LearningRate, Optimizer
 from functrain.errors import ConfigurationError
 from functrain.optim.from_torch import FromTorch
-from functrain.optim.frozen import Frozen
-from functrain.optim.groups import Groups, Pattern, groups
+from functrain.optim.groups import Frozen, Groups, Pattern, groups
 from functrain.schedules import Scaled, as_schedule
 
 

@@ -1,9 +1,9 @@
-"""Several optimizers over one set of parameters, chosen by the parameters' paths."""
+"""Several optimizers over one set of parameters, chosen by path; ``Frozen`` trains none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import attrs
 from torch import Tensor
@@ -12,10 +12,45 @@ from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
-from functrain.optim.frozen import Frozen
 from functrain.tree.nodes import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
+
+
+@explained
+@attrs.frozen
+class Frozen(Optimizer):
+    """The group of parameters that are not trained: no gradient, no state, no learning rate.
+
+    Example:
+        >>> import torch
+        >>> Frozen().init({"w": torch.zeros(2)})
+        {}
+    """
+
+    elementwise: ClassVar[bool] = True
+
+    @property
+    def lr(self) -> float:
+        """Zero, for code that shows one learning rate a group."""
+        return 0.0
+
+    def trained(self, params: Params) -> list[str]:
+        """Return no path."""
+        return []
+
+    def init(self, params: Params) -> OptimizerState:
+        """Return an empty state."""
+        return {}
+
+    def update(
+        self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0
+    ) -> tuple[Params, OptimizerState]:
+        """Return everything as it was."""
+        return dict(params), {}
+
+    def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any = 0.0) -> None:
+        """Do nothing."""
 
 
 @explained

@@ -21,8 +21,7 @@ from functrain.errors import ConfigurationError, ParameterMismatchError, Unsuppo
 from functrain.errors.calls import explained
 from functrain.optim import torch_state
 from functrain.optim.from_torch import FromTorch
-from functrain.optim.frozen import Frozen
-from functrain.optim.groups import Groups
+from functrain.optim.groups import Frozen, Groups
 from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import AdamW
 from functrain.optim.methods.asgd import ASGD

@@ -20,8 +20,7 @@ from xxhash import xxh3_128_hexdigest
 from functrain import tree
 from functrain.core.batch_splitting import part_sizes
 from functrain.core.protocol import AnyProgram, AnyState
-from functrain.data.description import describe
-from functrain.data.fingerprints import fingerprint
+from functrain.data.description import describe, fingerprint
 from functrain.data.mixture import MixtureSource
 from functrain.data.parts import BatchesByParts
 from functrain.data.seeded_iteration import generator_states
