@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from torch.optim import lr_scheduler
@@ -82,24 +83,21 @@ def test_the_relative_threshold() -> None:
 
 
 @pytest.mark.row(20)
-def test_patience_bears_spikes_in_a_row() -> None:
-    schedule = Spike(1.0, patience=2, burn_in=2, cooldown=0, threshold_mode="rel", threshold=1)
-    jumps = [2.0, 2.0, 90.0, 90.0, 2.0, 90.0, 90.0, 90.0]
-    assert scales(schedule, jumps) == [1.0] * 7 + [0.5]
-
-
-@pytest.mark.row(20)
-def test_nothing_counts_in_the_cooldown() -> None:
-    schedule = Spike(1.0, burn_in=2, cooldown=2, threshold_mode="rel", threshold=1, decay=0)
-    found = scales(schedule, [1.0, 1.0, 9.0, 99.0, 999.0, 9999.0])
-    assert found == [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
-
-
-@pytest.mark.row(20)
-def test_the_lr_comes_back_by_recovery_and_not_beyond() -> None:
-    schedule = Spike(1.0, burn_in=2, cooldown=1, threshold_mode="rel", threshold=1, recovery=1.5)
-    found = scales(schedule, [1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0])
-    assert found == [1.0, 1.0, 0.5, 0.5, 0.75, 1.0, 1.0]
+@pytest.mark.parametrize(
+    ("options", "losses", "expected"),
+    [
+        # Patience bears spikes in a row.
+        ({"patience": 2, "cooldown": 0}, [2, 2, 90, 90, 2, 90, 90, 90], [1.0] * 7 + [0.5]),
+        # Nothing counts in the cooldown.
+        ({"cooldown": 2, "decay": 0}, [1, 1, 9, 99, 999, 9999], [1.0, 1.0, 0.5, 0.5, 0.5, 0.25]),
+        # The lr comes back by recovery, and not beyond.
+        ({"cooldown": 1, "recovery": 1.5}, [1, 1, 9, 1, 1, 1, 1], [1, 1, 0.5, 0.5, 0.75, 1, 1]),
+    ],
+    ids=["patience", "cooldown", "recovery"],
+)
+def test_how_spikes_count(options: Any, losses: list[float], expected: list[float]) -> None:
+    schedule = Spike(1.0, burn_in=2, threshold_mode="rel", threshold=1, **options)
+    assert scales(schedule, losses) == expected
 
 
 @pytest.mark.row(20)

@@ -188,14 +188,10 @@ class TestARunThatGoesOn:
         assert rates(run) == [0.0] * (LAST - FIRST)
 
     @pytest.mark.parametrize("name", OPEN)
-    def test_stretches_its_curve(self, name: str) -> None:
+    def test_stretches_its_curve_or_begins_another(self, name: str) -> None:
         state = fit(OPEN[name](), FIRST).state
         run = fit(OPEN[name](), LAST, state=state, schedule_end="stretch")
         assert run.history["lr"] == curve(OPEN[name](), LAST)[FIRST:]
-
-    @pytest.mark.parametrize("name", OPEN)
-    def test_begins_another_curve(self, name: str) -> None:
-        state = fit(OPEN[name](), FIRST).state
         run = fit(OPEN[name](), LAST, state=state, schedule_end="restart")
         assert run.history["lr"] == curve(OPEN[name](), LAST - FIRST)
 
