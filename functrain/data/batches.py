@@ -18,11 +18,7 @@ from functrain.data.permutation import Permutation
 from functrain.data.sample_reader import SampleReader
 from functrain.data.samplers import Sampler
 from functrain.data.stream import stream
-from functrain.errors import (
-    BatchIndexError,
-    EmptyDatasetError,
-    UnsupportedError,
-)
+from functrain.errors import BatchIndexError, EmptyDatasetError, UnsupportedError
 from functrain.errors.calls import explained
 from functrain.errors.validators import BOOLEAN, integer, number, plain
 

@@ -9,6 +9,7 @@ from functrain.core.curve import RESTARTED, Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError, ScheduleStateError
+from functrain.schedules.composite import own_end
 from functrain.schedules.torch_schedule import TORCH_STATE, TorchSchedule
 
 _MOST_ADVANCES = 1000  # of a schedule that must be advanced to be known; about 0.3 s of torch's
@@ -26,7 +27,7 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
 
 def ends_before(curve: Curve, at: int, steps: int) -> bool:
     """Return whether a run of `steps` updates goes on beyond the end of the curve."""
-    length = getattr(curve.schedule, "horizon", lambda: None)()
+    length = own_end(curve.schedule)
     shorter = length is not None and curve.start + length < steps
     if shorter or is_longer(curve, steps):
         return True

@@ -14,14 +14,11 @@ from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
 from functrain.core.state import TrainState
-from functrain.errors import (
-    ConfigurationError,
-    ScheduleEndedError,
-    ScheduleEndedWarning,
-)
+from functrain.errors import ConfigurationError, ScheduleEndedError, ScheduleEndedWarning
 from functrain.errors.base import warn
 from functrain.errors.validators import one_of, optional
 from functrain.schedules import resuming
+from functrain.schedules.composite import own_end
 
 # How a run continues beyond the end of its schedule.
 _End: TypeAlias = Literal["keep", "stretch", "restart"]
@@ -149,7 +146,7 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
 def _longer(curve: Curve, at: int) -> str:
     """Say how a schedule with a length of its own may reach the end of the run."""
     kind = type(curve.schedule).__name__
-    if getattr(curve.schedule, "horizon", lambda: None)() is None:
+    if own_end(curve.schedule) is None:
         return f", or give {kind} values up to there"
     if at:
         return f', or give {kind} no length of its own, and schedule_end="stretch" or "restart"'
