@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from collections.abc import Hashable, Iterator, Mapping
@@ -18,11 +17,10 @@ import functrain as ft
 from functrain import config
 from functrain.cli import output
 from functrain.cli.run_directory import to_write, write_or_check
-from functrain.cli.train import set_torch_options
+from functrain.cli.train import fit, set_torch_options
 from functrain.config import SearchConfig
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.errors.optional import require
-from functrain.listeners import ProgressBar
 from functrain.search import report, search
 from functrain.search.arguments import direction_of
 from functrain.search.objective import with_rules
@@ -152,21 +150,14 @@ class Trial:
             own["population"] = population
         loaded = load_trial(self.options, {**params, **own})
         built = config.build(loaded.config)
-        arguments = config.fit_arguments(loaded.config, built)
         if built.eval_data is not None:
-            arguments["early_stop"] = with_rules(built.early_stop, listeners)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(built.store.lock())
-            progress = stack.enter_context(contextlib.closing(self._progress()))
+            built = attrs.evolve(built, early_stop=with_rules(built.early_stop, listeners))
+        # Silent without a terminal, but there, so that fit adds no bar of its own.
+        console = self.console if self.console.is_terminal else Console(quiet=True)
+        with built.store.lock():
             state = None if built.store.steps() else built.initial()
             write_or_check(directory, to_write(loaded, loaded.plain))
-            return ft.fit(
-                built.program,
-                built.data,
-                state=state,
-                listeners=[progress, *built.listeners, *listeners],
-                **arguments,
-            )
+            return fit(loaded.config, built, state, console, listeners)
 
     def key(self, params: dict[str, Any]) -> Hashable:
         """Return the configuration without the sections that may differ between members."""
@@ -181,10 +172,6 @@ class Trial:
         eager = attrs.evolve(options.program, compiled=False, donated=False)
         program: ft.Program = config.build_program(attrs.evolve(options, program=eager))
         return program
-
-    def _progress(self) -> ProgressBar:
-        """Return a bar, silent without a terminal: listener states depend on its position."""
-        return ProgressBar(self.console if self.console.is_terminal else Console(quiet=True))
 
 
 def load_trial(options: SearchConfig, params: Mapping[str, Any]) -> config.Loaded:

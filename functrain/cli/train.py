@@ -6,10 +6,10 @@ import contextlib
 import os
 import shlex
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -29,26 +29,6 @@ from functrain.view import plain_text
 
 # Exit codes of signals: 128 + the number of the signal.
 _SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
-
-
-@attrs.define
-class _Span:
-    """A listener that records the first and the last step of a call of ``fit``."""
-
-    begin: int = 0
-    end: int = 0
-
-    def on_train_begin(self, event: events.TrainBegin) -> None:
-        self.begin = event.state.counters.step
-
-    def on_train_end(self, event: events.TrainEnd) -> None:
-        self.end = event.state.counters.step
-
-    def summary(self, newest: int) -> str:
-        """Describe the steps made, given the newest checkpoint before the call."""
-        steps = f"made {self.end - self.begin} steps, from the checkpoint of step {self.begin} on"
-        again = min(self.end, newest)
-        return steps if again <= self.begin else f"{steps}; those up to {again} a second time"
 
 
 def train(source: str, overrides: list[str], console: Console) -> int:
@@ -92,12 +72,11 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
             state = None if already else built.initial()
             if leads:
                 write_or_check(directory, to_write(loaded, loaded.plain))
-            span = _Span()
-            run = _fit(loaded.config, built, state, span, console)
+            run = fit(loaded.config, built, state, console)
             plot = _plot(run, directory, loaded.config.name, console) if leads else None
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.new_steps:  # else the progress bar has printed it
-            console.print(span.summary(already[-1]))
+            console.print(_span(run.state.counters.step, run.new_steps, already[-1]))
         of_seeds = isinstance(built.program, Population) and not built.program.values
         output.print_table(console, summary(run, loaded.config.name, of_seeds))
         # Not in the table, which would truncate long paths.
@@ -133,21 +112,29 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
     return code
 
 
-def _fit(
+def fit(
     options: config.RunConfig,
     built: config.RunObjects,
     state: ft.TrainState | None,
-    span: _Span,
     console: Console,
+    listeners: Sequence[events.Listener] = (),
 ) -> ft.Run:
+    """Train the objects of a configuration, with a bar on a console and further listeners."""
     with contextlib.closing(ProgressBar(console)) as progress:
         return ft.fit(
             built.program,
             built.data,
             state=state,
-            listeners=[progress, span, *built.listeners],
+            listeners=[progress, *built.listeners, *listeners],
             **config.fit_arguments(options, built),
         )
+
+
+def _span(end: int, made: int, newest: int) -> str:
+    """Describe the steps made, given the newest checkpoint before them."""
+    begin, again = end - made, min(end, newest)
+    steps = f"made {made} steps, from the checkpoint of step {begin} on"
+    return steps if again <= begin else f"{steps}; those up to {again} a second time"
 
 
 def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | None:
