@@ -3,14 +3,12 @@
 Begin with ``chart.py``. Rows of metrics become ``columns``; a ``chart`` arranges them in panels of
 lines, by ``metric_names``. A ``figure`` draws the chart with matplotlib, as a
 picture or as SVG for the pages of :mod:`functrain.view`; nothing else in functrain draws curves.
-``curves`` and ``compare`` do it all in one call. A ``table`` shows the first and last rows as text.
+``curves`` does it all in one call. A ``table`` shows the first and last rows as text.
 """
 
-from functrain.plotting.chart import Chart, chart_of
+from functrain.plotting.chart import Chart, Options, chart_of
 from functrain.plotting.columns import Columns
-from functrain.plotting.compare import compare
-from functrain.plotting.curves import curves, figure_of, schedule_curve
-from functrain.plotting.options import Options
+from functrain.plotting.curves import compare, curves, figure_of, schedule_curve
 from functrain.plotting.points import smoothed
 
 __all__ = [

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from functrain.errors.validators import number, one_of
 from functrain.metrics.mode import mode_of_name
-from functrain.plotting.colors import DASHES
+from functrain.plotting.colors import DASHES, THEMES
 from functrain.plotting.columns import LABELS, Columns, x_values
 from functrain.plotting.metric_names import (
     TITLES,
@@ -20,11 +21,36 @@ from functrain.plotting.metric_names import (
     panel_of,
     spans_magnitudes,
 )
-from functrain.plotting.options import Options
 from functrain.plotting.points import decimated, drawable, smoothed, undrawable
 
 # Smaller positive values are not drawn on a logarithmic axis.
 LEAST_LOGARITHM = 1e-300
+
+
+@attrs.frozen
+class Options:
+    """How to draw curves.
+
+    Args:
+        metrics: globs of metric names; by default the metrics that people usually look at.
+        x: ``step``, ``epoch``, ``samples`` or ``time``.
+        smooth: training metrics are smoothed over this share of them, from 0 (not) to below 1.
+        log: whether values are logarithmic; by default where that shows more.
+        theme: ``light`` or ``dark``, the paper of a figure; pages take the reader's.
+
+    Raises:
+        ConfigurationError: ``x``, ``smooth`` or ``theme`` has another value.
+
+    Example:
+        >>> Options(metrics=("*loss",), x="epoch").smooth
+        0.05
+    """
+
+    metrics: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
+    x: str = attrs.field(default="step", validator=one_of(*LABELS))
+    smooth: float = attrs.field(default=0.05, validator=number(minimum=0, below=1))
+    log: bool | None = None
+    theme: str = attrs.field(default="light", validator=one_of(*THEMES))
 
 
 @attrs.frozen(eq=False)

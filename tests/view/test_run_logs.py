@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from functrain.plotting.compare import short_names
+from functrain.plotting.curves import short_names
 from functrain.view.report_facts import read_log, runs_at
 
 
