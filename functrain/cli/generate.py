@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import attrs
-
 from functrain import config
 from functrain.checkpoint import load
 from functrain.checkpoint.run_state import RunState
@@ -23,38 +21,14 @@ from functrain.view import plain_text
 from functrain.view.run_checkpoints import CONFIG_NAME
 
 
-@attrs.frozen(eq=False)
-class Writer:
-    """The function of a run that continues a prompt, with its arguments.
-
-    Attributes:
-        function: (program, state, prompt, length, **options) -> text that begins with the prompt.
-            A parameter ``stream`` receives ``True``; then the function may return an iterator over
-            pieces of the added text.
-        name: the import path of the function, for messages.
-    """
-
-    function: Callable[..., str | Iterator[str]]
-    program: Any
-    state: Any
-    name: str
-
-    def pieces(self, prompt: str, length: int, options: Mapping[str, Any]) -> Iterable[str]:
-        """Return the text that the function adds to a prompt."""
-        kinds = inspect.signature(self.function).parameters
-        any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds.values())
-        for name in options:
-            if name not in kinds and not any_name:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigurationError(f"{flag}: {self.name} takes no option {name!r}")
-        more = {"stream": True} if "stream" in kinds else {}
-        made = self.function(self.program, self.state, prompt, length, **options, **more)
-        return [made.removeprefix(prompt)] if isinstance(made, str) else made
-
-
 @contextlib.contextmanager
-def writer(target: ChosenCheckpoint) -> Iterator[Writer]:
-    """Load a checkpoint for the function ``generate`` in the configuration of its run."""
+def writer(target: ChosenCheckpoint) -> Iterator[Callable[..., Iterable[str]]]:
+    """Load a checkpoint for the function ``generate`` in the configuration of its run.
+
+    That is (program, state, prompt, length, **options) -> text that begins with the prompt. A
+    parameter ``stream`` receives ``True``; then the function may return an iterator over pieces of
+    the added text. The result of this takes (prompt, length, options) and returns the pieces.
+    """
     path = (target.run or target.path.parent) / CONFIG_NAME
     if not path.exists():
         raise ConfigError(
@@ -73,7 +47,20 @@ def writer(target: ChosenCheckpoint) -> Iterator[Writer]:
         raise NoCheckpointError(2, f"{target.path} is not the checkpoint of a run")
     with config.importable(loaded):
         function = config.imported(name, "generate")
-        yield Writer(function, config.build_program(loaded.config), saved.train, name)
+        program = config.build_program(loaded.config)
+        kinds = inspect.signature(function).parameters
+        any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in kinds.values())
+        more = {"stream": True} if "stream" in kinds else {}
+
+        def added(prompt: str, length: int, options: Mapping[str, Any]) -> Iterable[str]:
+            for option in options:
+                if option not in kinds and not any_name:
+                    flag = "--" + option.replace("_", "-")
+                    raise ConfigurationError(f"{flag}: {name} takes no option {option!r}")
+            made = function(program, saved.train, prompt, length, **options, **more)
+            return [made.removeprefix(prompt)] if isinstance(made, str) else made
+
+        yield added
 
 
 def generate(
@@ -96,10 +83,10 @@ def generate(
     given = {name: value for name, value in options.items() if value is not None}
     seeds = [given.get("seed", 0) + number for number in range(count)]
     texts = []
-    with writer(target) as made:
+    with writer(target) as pieces:
         for seed in seeds:
             seeded = given if count == 1 else {**given, "seed": seed}
-            added = until(made.pieces(prompt, length, seeded), stop)
+            added = until(pieces(prompt, length, seeded), stop)
             if json:
                 texts.append({"seed": seed, "text": prompt + "".join(added)})
             else:

@@ -1,4 +1,4 @@
-"""``functrain plot`` and ``functrain report``: draw curves, and write a page about a run."""
+"""``functrain plot``: draw the curves of runs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,6 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
     for note in notes:
         console.print(note, soft_wrap=True, highlight=False)
     console.print(str(out), soft_wrap=True, highlight=False)
-
-
-def report(directory: Path, out: Path | None, console: Console) -> None:
-    """Write a page about a run."""
-    from functrain.view import report
-
-    written = report(directory, out)
-    console.print(str(written), soft_wrap=True, highlight=False)
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:

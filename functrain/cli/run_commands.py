@@ -172,6 +172,6 @@ def report(
     out: Annotated[Path | None, typer.Option(help="FILE.html, by default RUN/report.html")] = None,
 ) -> None:
     """Write a page about a run: its status, curves, recipe and checkpoints."""
-    from functrain.cli.plot import report
+    from functrain.view import report
 
-    report(directory, out, console())
+    console().print(str(report(directory, out)), soft_wrap=True, highlight=False)

@@ -81,7 +81,7 @@ def find_runs(directory: Path, monitor: str | None = None, mode: str | None = No
     """Return all runs below a directory with their origins and the problems of these."""
     places = sorted(path.resolve() for path in _runs(directory))
     members = {path: _member(path, monitor, mode) for path in places}
-    return [_checked(member, members) for member in members.values()]
+    return [attrs.evolve(member, problem=_problem(member, members)) for member in members.values()]
 
 
 def _runs(directory: Path) -> Iterator[Path]:
@@ -138,22 +138,20 @@ def _origin(store: Checkpoints, aside: re.Match[str] | None) -> tuple[str, Path 
     return "fork", checkpoint.parent.resolve(), step_of(checkpoint)
 
 
-def _checked(member: Member, members: dict[Path, Member]) -> Member:
-    """Return the member with the problem of its origin, if any."""
+def _problem(member: Member, members: dict[Path, Member]) -> str | None:
+    """Return what is wrong with the origin of a member, if anything is."""
     if member.parent is None:
-        return member
+        return None
     if not member.parent.is_dir():
-        return attrs.evolve(member, problem=f"{member.parent} is missing")
+        return f"{member.parent} is missing"
     if member.parent not in members:
-        return attrs.evolve(member, problem=f"{member.parent} is not below this directory")
+        return f"{member.parent} is not below this directory"
     seen, at = [member.path], member.parent
     while at in members and at not in seen:
         seen.append(at)
         at = members[at].parent or Path()
-    if at != member.path:
-        return member
     names = " <- ".join(path.name for path in [*seen, at])
-    return attrs.evolve(member, problem=f"it is its own ancestor: {names}")
+    return f"it is its own ancestor: {names}" if at == member.path else None
 
 
 def _in_order(members: list[Member]) -> Iterator[tuple[str, Member]]:

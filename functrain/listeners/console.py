@@ -83,31 +83,28 @@ class Console:
 
     def on_eval_end(self, event: events.EvalEnd) -> None:
         """Print an evaluation."""
-        name, step = evaluation_name(event), event.state.counters.step
-        self._print(f"step {step}  {name}: {_values(event.metrics)}")
+        self._print_at(event, f"{evaluation_name(event)}: {_values(event.metrics)}")
 
     def on_checkpoint_saved(self, event: events.CheckpointSaved) -> None:
         """Print the path of a checkpoint."""
         if self.style == "verbose":
-            self._print(f"step {event.state.counters.step}  saved {event.path}")
+            self._print_at(event, f"saved {event.path}")
 
     def on_member_stopped(self, event: events.MemberStopped) -> None:
         """Print why a member of a population stops early."""
         if self.style == "verbose":
-            step = event.state.counters.step
-            self._print(f"step {step}  stopping member {event.member}: {event.detail}")
+            self._print_at(event, f"stopping member {event.member}: {event.detail}")
 
     def on_member_replaced(self, event: events.MemberReplaced) -> None:
         """Print from which member another one of a population goes on."""
         if self.style == "verbose":
             values = ", ".join(f"{path}={value:.4g}" for path, value in event.values.items())
-            step = event.state.counters.step
-            self._print(f"step {step}  member {event.member} goes on from {event.by}: {values}")
+            self._print_at(event, f"member {event.member} goes on from {event.by}: {values}")
 
     def on_early_stopped(self, event: events.EarlyStopped) -> None:
         """Print why the run stops early."""
         if self.style == "verbose":
-            self._print(f"step {event.state.counters.step}  stopping early: {event.detail}")
+            self._print_at(event, f"stopping early: {event.detail}")
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Print how the run ended."""
@@ -131,6 +128,9 @@ class Console:
             used = peak_memory(event.state.device)
             parts += [f"{place} {size / 2**20:.0f} MiB" for place, size in used.items()]
         return "  ".join(parts)
+
+    def _print_at(self, event: events.Event, text: str) -> None:
+        self._print(f"step {event.state.counters.step}  {text}")
 
     def _print(self, line: str) -> None:
         # Look sys.stdout up for each line: notebooks and test runners replace it.

@@ -155,10 +155,8 @@ def best_step(entries: Mapping[int, Entry], by: Mapping[str, Any], required: boo
 def _configured(directory: Path) -> dict[str, Any]:
     """Return what the configuration of a run monitors; empty without a configuration."""
     try:
-        config = yaml.safe_load((directory / CONFIG_NAME).read_bytes())
-        found = config["checkpoints"]
-        mode = found.get("mode")
-        return {"monitor": str(found["monitor"]), "mode": mode if mode in _MODES else None}
+        found = yaml.safe_load((directory / CONFIG_NAME).read_bytes())["checkpoints"]
+        return _metric(str(found["monitor"]), found.get("mode"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return {}
 
@@ -171,10 +169,12 @@ def _recorded(directory: Path) -> dict[str, Any]:
         return {}
     said = [entries[step].monitored for step in sorted(entries) if entries[step].monitored]
     found = dict(said[-1]) if said else {}
-    if not isinstance(found.get("monitor"), str):
-        return {}
-    mode = found.get("mode")
-    return {"monitor": found["monitor"], "mode": mode if mode in _MODES else None}
+    monitor = found.get("monitor")
+    return _metric(monitor, found.get("mode")) if isinstance(monitor, str) else {}
+
+
+def _metric(monitor: str, mode: object) -> dict[str, Any]:
+    return {"monitor": monitor, "mode": mode if mode in _MODES else None}
 
 
 def _reason(error: FunctrainError, path: Path) -> str:

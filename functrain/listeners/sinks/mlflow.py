@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from functrain.errors.optional import require
-from functrain.listeners.sinks.configuration import Config, flat, with_given
+from functrain.listeners.sinks.configuration import Config, Configured, flat
 from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row
@@ -51,17 +51,15 @@ def MLflow(  # noqa: N802 (a factory that reads as a class)
     Raises:
         MissingExtraError: at the beginning of the run, if mlflow is not installed.
     """
-    client = _Client(experiment, tracking_uri, name, config)
+    client = _Client(config, experiment, tracking_uri, name)
     return Sink(client, f"MLflow({experiment!r})", every, required)
 
 
 @attrs.define(eq=False)
-class _Client:
+class _Client(Configured):
     experiment: str
     tracking_uri: str | None
     name: str | None
-    given: Config | None
-    config: Config = attrs.field(factory=dict)
     client: Any = None
     entities: Any = None
     run: str = ""
@@ -70,9 +68,6 @@ class _Client:
     # request failed. Then ask it once for the steps of each metric.
     in_doubt: bool = False
     logged: dict[str, set[int]] = attrs.field(factory=dict)
-
-    def configure(self, config: Config) -> None:
-        self.config = config
 
     def open(self, after: int, run: str | None) -> str:
         self.entities = require("mlflow.entities", "mlflow")
@@ -124,7 +119,7 @@ class _Client:
 
     def _log_params(self) -> None:
         """Log the configuration; the same again after a failure changes nothing."""
-        params = _params(with_given(self.config, self.given))
+        params = _params(self.config)
         entities = [self.entities.Param(key, value) for key, value in params.items()]
         for first in range(0, len(entities), _MOST_PARAMS):
             self.client.log_batch(self.run, params=entities[first : first + _MOST_PARAMS])

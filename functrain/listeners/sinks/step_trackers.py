@@ -9,7 +9,7 @@ from typing import Any, Literal
 import attrs
 
 from functrain.errors.optional import require
-from functrain.listeners.sinks.configuration import Config, with_given
+from functrain.listeners.sinks.configuration import Configured
 from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row
@@ -46,7 +46,7 @@ def WandB(  # noqa: N802 (a factory that reads as a class)
     """
     # Create a separate run even if the process already logs to another.
     options = {"project": project, "mode": mode, "reinit": "create_new", **init}
-    run = StepsRun("wandb", "id", options, lambda text: ("Html", f"<pre>{html.escape(text)}</pre>"))
+    run = StepsRun(init.get("config"), "wandb", "id", options, _as_html)
     return Sink(run, f"WandB({project!r})", every, required)
 
 
@@ -71,12 +71,21 @@ def Trackio(  # noqa: N802 (a factory that reads as a class)
     Raises:
         MissingExtraError: at the beginning of the run, if trackio is not installed.
     """
-    run = StepsRun("trackio", "name", {"project": project, **init}, lambda text: ("Markdown", text))
+    options = {"project": project, **init}
+    run = StepsRun(init.get("config"), "trackio", "name", options, _as_markdown)
     return Sink(run, f"Trackio({project!r})", every, required)
 
 
+def _as_html(text: str) -> tuple[str, str]:
+    return "Html", f"<pre>{html.escape(text)}</pre>"
+
+
+def _as_markdown(text: str) -> tuple[str, str]:
+    return "Markdown", text
+
+
 @attrs.define(eq=False)
-class StepsRun:
+class StepsRun(Configured):
     """A run of a tracker with the methods ``log(metrics, step)`` and ``finish``.
 
     Attributes:
@@ -92,17 +101,12 @@ class StepsRun:
     text: Callable[[str], tuple[str, str]]
     run: Any = None
     step: int = 0
-    config: Config = attrs.field(factory=dict)
-
-    def configure(self, config: Config) -> None:
-        """Keep the configuration of the run until it is opened."""
-        self.config = config
 
     def open(self, after: int, run: str | None) -> str:
         """Begin a run, or continue the one of this name."""
         known = {} if run is None else {self.key: run, "resume": "allow"}
-        known["config"] = with_given(self.config, self.options.get("config"))
-        self.run = require(self.package, self.package).init(**{**self.options, **known})
+        options = {**self.options, **known, "config": self.config}
+        self.run = require(self.package, self.package).init(**options)
         self.step = after
         name: str = getattr(self.run, self.key)
         return name

@@ -10,7 +10,7 @@ import attrs
 import orjson
 
 from functrain.errors.optional import require
-from functrain.listeners.sinks.configuration import Config, flat, with_given
+from functrain.listeners.sinks.configuration import Configured, flat
 from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row
@@ -44,26 +44,21 @@ def TensorBoard(  # noqa: N802 (a factory that reads as a class)
     Raises:
         MissingExtraError: at the beginning of the run, if tensorboard is not installed.
     """
-    events = _EventFiles(Path(directory), config)
+    events = _EventFiles(config, Path(directory))
     return Sink(events, f"TensorBoard({str(directory)!r})", every, required)
 
 
 @attrs.define(eq=False)
-class _EventFiles:
+class _EventFiles(Configured):
     directory: Path
-    given: Mapping[str, Any] | None
-    config: Config = attrs.field(factory=dict)
     writer: Any = None
-
-    def configure(self, config: Config) -> None:
-        self.config = config
 
     def open(self, after: int, run: str | None) -> None:
         require("tensorboard", "tensorboard")  # torch's own message names no extra
         torch_side = require("torch.utils.tensorboard", "tensorboard")
         self.writer = torch_side.SummaryWriter(str(self.directory), purge_step=after + 1)
-        if not after:
-            self._write_config(with_given(self.config, self.given))
+        if self.config and not after:
+            self._write_config()
 
     def write(self, rows: list[Row]) -> None:
         # This only queues; flush raises errors of the disk.
@@ -72,15 +67,13 @@ class _EventFiles:
                 if name != "step":
                     self.writer.add_scalar(name, value, row["step"])
 
-    def _write_config(self, config: Config) -> None:
-        if not config:
-            return
-        text = orjson.dumps(dict(config), option=orjson.OPT_INDENT_2, default=str)
+    def _write_config(self) -> None:
+        text = orjson.dumps(self.config, option=orjson.OPT_INDENT_2, default=str)
         self.writer.add_text("config", f"```\n{text.decode()}\n```")
         # Not add_hparams: it writes to another directory, which looks like a run of its own.
         hparams = require("torch.utils.tensorboard.summary", "tensorboard").hparams
         plain = bool | int | float | str
-        values = {k: v if isinstance(v, plain) else str(v) for k, v in flat(config)}
+        values = {k: v if isinstance(v, plain) else str(v) for k, v in flat(self.config)}
         for part in hparams(values, dict.fromkeys(_COMPARED, 0.0)):
             self.writer.file_writer.add_summary(part)
 
