@@ -39,12 +39,13 @@ def compile(source: str, overrides: list[str], console: Console) -> None:
         if not isinstance(device_step, Compiled):
             raise ConfigError("steps of this run are eager; compile them", "program.compiled")
         state = built.initial() or program.init(loaded.config.seed)
-        directory, rows = device_step.lowering.directory, output.table("batch", "", folded=("",))
-        for batch in _batches(program, built.data, state, loaded.config):
-            rows.add_row(output.cell(_described(batch)), _warmed(program, state, batch, directory))
-    output.print_table(console, rows)
-    kept = f"libraries: {directory}" if directory is not None else _NOT_KEPT
-    console.print(kept, soft_wrap=True, highlight=False)
+        directory = device_step.lowering.directory
+        rows = [
+            (_described(batch), _warmed(program, state, batch, directory))
+            for batch in _batches(program, built.data, state, loaded.config)
+        ]
+    output.print_table(console, ("batch", ""), rows, folded=("",))
+    output.print_lines(console, _NOT_KEPT if directory is None else f"libraries: {directory}")
 
 
 def _warmed(program: ft.Program, state: ft.TrainState, batch: Batch, directory: Path | None) -> str:

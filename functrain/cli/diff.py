@@ -52,8 +52,7 @@ def _equal(found: Comparison) -> str:
 
 
 def _print(found: Comparison, made: Parting | None, console: Console) -> None:
-    for line in _lines(found):
-        console.print(output.cell(line), soft_wrap=True)
+    output.print_lines(console, *_lines(found))
     if made is not None:
         console.print()
         for line in str(attrs.evolve(made, records=())).splitlines():
@@ -61,7 +60,9 @@ def _print(found: Comparison, made: Parting | None, console: Console) -> None:
             console.print(indent, output.cell(line.lstrip()), sep="", soft_wrap=True)
     if found.differences:
         console.print()
-        output.print_table(console, _table(found))
+        heads = ("leaf", "difference", "max abs", "")
+        rows = map(_row, found.differences)
+        output.print_table(console, heads, rows, right=heads[2:], folded=heads[:2])
 
 
 def _lines(found: Comparison) -> list[str]:
@@ -79,18 +80,14 @@ def _lines(found: Comparison) -> list[str]:
     return lines
 
 
-def _table(found: Comparison) -> Any:
-    heads = ("leaf", "difference", "max abs", "")
-    table = output.table(*heads, right=heads[2:], folded=heads[:2])
-    for each in found.differences:
-        tensors = each.elements is not None
-        table.add_row(
-            output.cell(path_string(each.path)),
-            output.cell(each.detail.partition(" elements")[0] if tensors else each.detail),
-            plain_text.number(each.max_abs) if tensors else "",
-            ulps_text(each.ulps),
-        )
-    return table
+def _row(found: Difference) -> tuple[str, str, str, str]:
+    tensors = found.elements is not None
+    return (
+        path_string(found.path),
+        found.detail.partition(" elements")[0] if tensors else found.detail,
+        plain_text.number(found.max_abs) if tensors else "",
+        ulps_text(found.ulps),
+    )
 
 
 def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:

@@ -36,9 +36,7 @@ def write(
         )
         return
     step = "" if target.manifest.step is None else f" of step {target.manifest.step}"
-    console.print(
-        output.cell(f"{what}{step} written to {path}: {byte_size(length)}"), soft_wrap=True
-    )
+    output.print_lines(console, f"{what}{step} written to {path}: {byte_size(length)}")
 
 
 def write_member(target: ChosenCheckpoint, member: int | None, out: Path, console: Console) -> None:
@@ -66,7 +64,5 @@ def write_member(target: ChosenCheckpoint, member: int | None, out: Path, consol
     held = {path: each[member] for path, each in states.held_by(state).items()}
     save(out, one, info=info, step=one.counters.step)
     own = ", ".join(f"{path}={value}" for path, value in held.items())
-    console.print(
-        output.cell(f"member {member} of {members}{own and f' ({own})'}{chosen} written to {out}"),
-        soft_wrap=True,
-    )
+    which = f"member {member} of {members}{own and f' ({own})'}{chosen}"
+    output.print_lines(console, f"{which} written to {out}")

@@ -32,8 +32,11 @@ def init(directory: Path, console: Console) -> None:
             (directory / name).write_bytes(template.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"cannot make a project in {directory}: {error}") from error
-    for name, about in _FILES.items():
-        console.print(output.cell(f"{directory / name}: {about}"), soft_wrap=True)
-    console.print(output.cell("Begin with:"))
-    for line in (f"cd {directory}", "functrain train train.yaml", "python -m pytest"):
-        console.print(output.cell(f"  {line}"), soft_wrap=True)
+    output.print_lines(
+        console,
+        *(f"{directory / name}: {about}" for name, about in _FILES.items()),
+        "Begin with:",
+        f"  cd {directory}",
+        "  functrain train train.yaml",
+        "  python -m pytest",
+    )

@@ -55,24 +55,24 @@ def _documents(rows: list[CheckpointSummary], best: int | None) -> list[dict[str
 
 
 def _print(rows: list[CheckpointSummary], best: int | None, console: Console) -> None:
-    table = output.table(
-        *("step", "", "saved (UTC)", "size", "leaves", "metrics"),
+    cells = (
+        (
+            "-" if row.step is None else row.step,
+            "best" if best is not None and row.step == best else "",
+            "-" if row.manifest is None else plain_text.moment(row.manifest.saved_at),
+            byte_size(row.size),
+            "-" if row.manifest is None else f"{len(row.manifest.leaves):,}",
+            plain_text.metrics_text(row.metrics)
+            if row.problem is None
+            else output.cell(f"not readable: {row.problem}", "red"),
+        )
+        for row in rows
+    )
+    output.print_table(
+        console,
+        ("step", "", "saved (UTC)", "size", "leaves", "metrics"),
+        cells,
         right=("step", "size", "leaves"),
         folded=("metrics",),
+        spare=("leaves", "size", "saved (UTC)"),
     )
-    for row in rows:
-        manifest = row.manifest
-        last = (
-            output.cell(plain_text.metrics_text(row.metrics))
-            if row.problem is None
-            else output.cell(f"not readable: {row.problem}", "red")
-        )
-        table.add_row(
-            "-" if row.step is None else str(row.step),
-            "best" if best is not None and row.step == best else "",
-            "-" if manifest is None else plain_text.moment(manifest.saved_at),
-            byte_size(row.size),
-            "-" if manifest is None else f"{len(manifest.leaves):,}",
-            last,
-        )
-    output.print_table(console, table, spare=("leaves", "size", "saved (UTC)"))

@@ -6,15 +6,17 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from operator import add, gt
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from operator import gt
 from typing import Any
 
+import attrs
 import orjson
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from functrain.errors import FunctrainWarning
@@ -40,78 +42,89 @@ def console() -> Console:
     return Console(width=_PIPE_WIDTH, **plain) if wide else made
 
 
-def table(*columns: str, right: tuple[str, ...] = (), folded: tuple[str, ...] = ()) -> Table:
-    """Return an empty table without a frame, so that other programs can process its rows.
-
-    Columns in ``folded`` may wrap; the others never do.
-    """
-    made = _empty()
-    for name in columns:
-        side: Any = "right" if name in right else "left"
-        made.add_column(name, justify=side, no_wrap=name not in folded)
-    return made
+def print_lines(console: Console, *lines: object, style: str = "") -> None:
+    """Print lines in full, however narrow the terminal is."""
+    for line in lines:
+        console.print(cell(line, style), soft_wrap=True)
 
 
-def print_table(console: Console, table: Table, spare: Sequence[str] = ()) -> None:
+def print_table(
+    console: Console,
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    folded: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """Print a table in full, or as much of it as the terminal has room for.
 
-    Empty columns are left out. If the table is too wide, columns wrap between words; then spare
-    columns are left out in order, which the last line says; then words are broken, and in a very
-    narrow terminal numbers too. Nothing is cut off, as rich would.
+    It has no frame, so that other programs can process its rows. Empty columns are left out. If the
+    table is too wide, ``folded`` columns wrap between words; then ``spare`` columns are left out in
+    order, which the last line says; then words are broken, and in a very narrow terminal numbers
+    too. Nothing is cut off, as rich would.
     """
-    columns = [column for column in table.columns if any(map(str, column.cells))]
+    texts = [[each if isinstance(each, Text) else cell(each) for each in row] for row in rows]
+    columns = [
+        _Column(head, cells, head in folded)
+        for head, cells in zip(heads, zip_longest(*texts, fillvalue=Text()), strict=False)
+        if any(cells)
+    ]
     left_out = list[str]()
-    while spare and sum(map(_least, columns)) > _room(console, columns):
-        columns = [column for column in columns if column.header != spare[0]]
+    while spare and sum(column.least() for column in columns) > _room(console, columns):
+        columns = [column for column in columns if column.head != spare[0]]
         left_out, spare = [*left_out, spare[0]], spare[1:]
-    made = _empty()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column, width in zip(columns, _widths(columns, _room(console, columns)), strict=True):
-        made.add_column(column.header, justify=column.justify, width=width, overflow="fold")
+        side: Any = "right" if column.head in right else "left"
+        table.add_column(column.head, justify=side, width=width, overflow="fold")
     for row in zip(*(column.cells for column in columns), strict=True):
-        made.add_row(*row)
-    console.print(made)
+        table.add_row(*row)
+    console.print(table)
     if left_out:
         console.print(cell(f"(narrow terminal: without {', '.join(left_out)})", "dim"))
 
 
-def _empty() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+@attrs.frozen(eq=False)
+class _Column:
+    head: str
+    cells: tuple[Text, ...]
+    folded: bool
+
+    def widest(self) -> int:
+        return max(map(cell_len, self._texts()))
+
+    def least(self) -> int:
+        """Return the width at which no word is broken, or no cell if the column never wraps."""
+        if not self.folded:
+            return self.widest()
+        words = (
+            len(text) - len(text.lstrip()) + max(map(cell_len, text.split()), default=0)
+            for text in self._texts()
+        )
+        return min(_MOST_KEPT, max(words))
+
+    def broken(self) -> int:
+        return min(_LEAST_WIDTH, self.least()) if self.folded else self.least()
+
+    def _texts(self) -> list[str]:
+        return [self.head, *map(str, self.cells)]
 
 
-def _room(console: Console, columns: Sequence[Column]) -> int:
+def _room(console: Console, columns: Sequence[_Column]) -> int:
     """Return the width for all cells; rich counts the gap after the last column too."""
     return console.width - 2 * len(columns) + 1
 
 
-def _widths(columns: Sequence[Column], room: int) -> list[int]:
+def _widths(columns: Sequence[_Column], room: int) -> list[int]:
     """Return the width of each column: its widest cell, or less where that is too much."""
-    widths = [min(room, max(map(cell_len, _texts(column)))) for column in columns]
-    for least in (map(_least, columns), map(_broken, columns), (1 for _ in columns)):
-        bounds = list(least)
+    widths = [min(room, column.widest()) for column in columns]
+    for bounds in ([c.least() for c in columns], [c.broken() for c in columns], [1] * len(columns)):
         while sum(widths) > room and (over := [*map(gt, widths, bounds)]) and any(over):
             widest = max(width for width, more in zip(widths, over, strict=True) if more)
             at = next(n for n, width in enumerate(widths) if over[n] and width == widest)
             widths[at] -= 1
     return widths
-
-
-def _least(column: Column) -> int:
-    """Return the width at which no word of a column is broken, or no cell if it never wraps."""
-    texts = _texts(column)
-    if column.no_wrap:
-        return max(map(cell_len, texts))
-    indents = (len(text) - len(text.lstrip()) for text in texts)
-    words = (max(map(cell_len, text.split()), default=0) for text in texts)
-    widest: int = max(map(add, indents, words))
-    return min(_MOST_KEPT, widest)
-
-
-def _broken(column: Column) -> int:
-    return _least(column) if column.no_wrap else min(_LEAST_WIDTH, _least(column))
-
-
-def _texts(column: Column) -> list[str]:
-    return [str(column.header), *map(str, column.cells)]
 
 
 def cell(value: object, style: str = "") -> Text:

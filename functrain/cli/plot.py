@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from functrain.cli import output
 from functrain.errors import LogError
 from functrain.metrics.log_file import FILE_NAME
 from functrain.plotting import Columns, Options, chart_of
@@ -22,9 +23,7 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
     runs, notes = _read(runs_at(paths))
     title = next(iter(runs)) if len(runs) == 1 else f"{len(runs)} runs"
     draw(chart_of(runs, options, title), out, notes)
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False)
-    console.print(str(out), soft_wrap=True, highlight=False)
+    output.print_lines(console, *notes, out)
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:

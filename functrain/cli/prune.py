@@ -80,16 +80,16 @@ def _named(rule: Rule) -> str:
 def _print(
     rows: dict[int, CheckpointSummary], going: set[int], reasons: dict[int, str], console: Console
 ) -> None:
-    table = output.table(
-        *("step", "", "size", "why", "metrics"), right=("step", "size"), folded=("why", "metrics")
-    )
-    for step, row in rows.items():
-        goes = step in going
-        table.add_row(
-            str(step),
-            output.cell("goes" if goes else "stays", "yellow" if goes else "green"),
+    heads, spare = ("step", "", "size", "why", "metrics"), ("size", "metrics")
+    cells = (
+        (
+            step,
+            output.cell("goes", "yellow") if step in going else output.cell("stays", "green"),
             byte_size(row.size),
-            output.cell("" if goes else reasons[step]),
-            output.cell(row.problem or plain_text.metrics_text(row.metrics)),
+            "" if step in going else reasons[step],
+            row.problem or plain_text.metrics_text(row.metrics),
         )
-    output.print_table(console, table, spare=("size", "metrics"))
+        for step, row in rows.items()
+    )
+    right, folded = ("step", "size"), ("why", "metrics")
+    output.print_table(console, heads, cells, right=right, folded=folded, spare=spare)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from functrain.cli.options import AsJson, Best, Directory, Mode, Monitor, Place, Step, words
-from functrain.cli.output import console
+from functrain.cli.output import console, print_lines
 
 
 def ls(
@@ -174,4 +174,4 @@ def report(
     """Write a page about a run: its status, curves, recipe and checkpoints."""
     from functrain.view import report
 
-    console().print(str(report(directory, out)), soft_wrap=True, highlight=False)
+    print_lines(console(), report(directory, out))

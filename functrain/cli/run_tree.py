@@ -172,22 +172,22 @@ def _in_order(members: list[Member]) -> Iterator[tuple[str, Member]]:
 
 
 def _print(rows: list[tuple[str, Member]], base: Path, console: Console) -> None:
-    heads = ("run", "origin", "checkpoints", "metric", "best", "last")
-    table = output.table(*heads, folded=("run", "origin"))
-    for branch, member in rows:
-        table.add_row(
+    cells = (
+        (
             output.cell(branch).append(_name(member, base), "bold"),
             _origin_text(member),
             "" if member.steps is None else " to ".join(map(str, dict.fromkeys(member.steps))),
-            output.cell(member.monitor if member.last else ""),
+            member.monitor if member.last else "",
             _measured(member.best),
             _measured(member.last),
         )
-    output.print_table(console, table, spare=("last", "metric", "origin"))
+        for branch, member in rows
+    )
+    heads, spare = ("run", "origin", "checkpoints", "metric", "best", "last"), ("last", "metric")
+    output.print_table(console, heads, cells, folded=heads[:2], spare=(*spare, "origin"))
     for _, member in rows:
-        if member.problem is not None:  # in full, whatever the width
-            line = f"{_name(member, base)}: {member.problem}"
-            console.print(output.cell(line, "red"), soft_wrap=True)
+        if member.problem is not None:
+            output.print_lines(console, f"{_name(member, base)}: {member.problem}", style="red")
 
 
 def _name(member: Member, base: Path) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import orjson
 from rich.console import Console
-from rich.table import Table
 
 import functrain as ft
 from functrain import config
@@ -59,7 +58,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         found = search(
             Trial(options, console),
             settings=dict(_flat(base.plain, "base")),
-            say=lambda line: console.print(line, soft_wrap=True, highlight=False),
+            say=lambda line: output.print_lines(console, line),
             **{key: named[key] for key in named if key not in ("base", "overrides", "name")},
         )
     _print(found.study, options, console)
@@ -86,7 +85,10 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
     best = report.ranked(study)
     console.print()
     if best:
-        output.print_table(console, _table(best[:_MOST_ROWS], options), spare=("time",))
+        heads, names = ("trial", options.metric, *options.space, "time"), tuple(options.space)
+        rows = (_cells(row, names, "bold" if row is best[0] else "") for row in best[:_MOST_ROWS])
+        right = ("trial", "time")
+        output.print_table(console, heads, rows, right=right, folded=names, spare=("time",))
     found = report.counts(study)
     console.print(
         f"trials: {', '.join(f'{count} {state}' for state, count in found.items()) or 'none'}",
@@ -95,30 +97,24 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
     shares = report.importances(study)
     if shares:
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        console.print(f"importance: {listed}", soft_wrap=True, highlight=False)
+        output.print_lines(console, f"importance: {listed}")
     try:
         for path in report.draw(study, Path(options.directory), options.metric):
-            console.print(f"plot: {path}", soft_wrap=True, highlight=False)
+            output.print_lines(console, f"plot: {path}")
     except MissingExtraError as error:
         console.print(f"no plots: {error}")
     if best:
         params = best[0].params
         chosen = {name: each.read(params[name]) for name, each in options.space.items()}
         train = ["functrain", "train", options.base, *options.overrides, *assigned(chosen)]
-        console.print(f"train the best with: {shlex.join(train)}", soft_wrap=True, highlight=False)
+        output.print_lines(console, f"train the best with: {shlex.join(train)}")
 
 
-def _table(best: list[report.Row], options: SearchConfig) -> Table:
-    names = list(options.space)
-    heads = ("trial", options.metric, *names, "time")
-    table = output.table(*heads, right=("trial", "time"), folded=tuple(names))
-    for row in best:
-        spread = "" if row.std is None else f" ± {row.std:.2g}"
-        cells = [output.cell(plain_text.number(row.params.get(name, "-"))) for name in names]
-        style = "bold" if row is best[0] else ""
-        value = output.cell(f"{plain_text.number(row.value)}{spread}", style)
-        table.add_row(str(row.number), value, *cells, f"{row.seconds:.1f} s")
-    return table
+def _cells(row: report.Row, names: Sequence[str], style: str) -> list[object]:
+    spread = "" if row.std is None else f" ± {row.std:.2g}"
+    value = output.cell(f"{plain_text.number(row.value)}{spread}", style)
+    params = (plain_text.number(row.params.get(name, "-")) for name in names)
+    return [row.number, value, *params, f"{row.seconds:.1f} s"]
 
 
 # The search sets these keys for each trial.

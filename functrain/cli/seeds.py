@@ -116,17 +116,17 @@ def summary(manifest: Manifest) -> dict[str, dict[str, float]]:
 
 def print_spread(manifest: Manifest, name: str, console: Console) -> None:
     """Print a table of the spread of each metric."""
-    console.print(output.cell(f"{name}: seeds {', '.join(manifest.runs)}"), soft_wrap=True)
-    heads = ("metric", "mean ± std", "min", "max", "runs")
-    table = output.table(*heads, right=("runs",), folded=("metric",))
+    output.print_lines(console, f"{name}: seeds {', '.join(manifest.runs)}")
+    rows = list[tuple[object, ...]]()
     for metric, found in summary(manifest).items():
         mean, std, least, most = (number(found[key]) for key in ("mean", "std", "min", "max"))
         std = std if found["runs"] > 1 else "-"
-        table.add_row(output.cell(metric), f"{mean} ± {std}", least, most, str(found["runs"]))
+        rows.append((metric, f"{mean} ± {std}", least, most, found["runs"]))
     for seed, run in manifest.runs.items():
         if run["reason"] in _NOT_DONE:
-            table.add_row(f"seed {seed}", f"{run['reason']} at step {run['step']}")
-    output.print_table(console, table, spare=("runs", "max", "min"))
+            rows.append((f"seed {seed}", f"{run['reason']} at step {run['step']}"))
+    heads, spare = ("metric", "mean ± std", "min", "max", "runs"), ("runs", "max", "min")
+    output.print_table(console, heads, rows, right=("runs",), folded=("metric",), spare=spare)
 
 
 def read(directory: Path) -> Manifest:

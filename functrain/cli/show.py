@@ -40,8 +40,7 @@ def show(
     if json:
         output.print_json(_document(target, rows))
         return
-    for line in _header(target):
-        console.print(output.cell(line), soft_wrap=True)
+    output.print_lines(console, *_header(target))
     print_tree(rows, stats, console)
 
 
@@ -166,8 +165,7 @@ class Row:
 
 def print_tree(rows: Sequence[Row], stats: bool, console: Console) -> None:
     """Print a row for each entry, indented by depth."""
-    numbers = NUMBERS if stats else ("size",)
-    table = output.table("leaf", "value", *numbers, "", right=numbers, folded=("leaf", "value", ""))
+    lines: list[tuple[object, ...]] = []
     scalars: Counter[Path] = Counter()
     paths = {row.entry.index: row.entry.path for row in rows if isinstance(row.entry, TensorLeaf)}
     for row in rows:
@@ -177,11 +175,14 @@ def print_tree(rows: Sequence[Row], stats: bool, console: Console) -> None:
             if scalars[entry.path[:-1]] > _MOST_SCALARS:
                 continue
         cells = _numbers(row.statistics) if stats else [_size(entry)]
-        table.add_row(_name(entry), _value(row), *cells, output.cell(_note(row, paths)))
+        lines.append((_name(entry), _value(row), *cells, _note(row, paths)))
     hidden = sum(max(0, count - _MOST_SCALARS) for count in scalars.values())
     if hidden:
-        table.add_row(output.cell(f"... {hidden:,} more scalars (--only, --json)", "dim"))
-    output.print_table(console, table, spare=("value", "std", "mean") if stats else ("size",))
+        lines.append((output.cell(f"... {hidden:,} more scalars (--only, --json)", "dim"),))
+    right = NUMBERS if stats else ("size",)
+    spare = ("value", "std", "mean") if stats else right
+    heads, folded = ("leaf", "value", *right, ""), ("leaf", "value", "")
+    output.print_table(console, heads, lines, right=right, folded=folded, spare=spare)
 
 
 def _name(entry: Entry) -> Text:
@@ -190,15 +191,15 @@ def _name(entry: Entry) -> Text:
     return Text("  " * depth + name, style="bold" if isinstance(entry, Branch) else "")
 
 
-def _value(row: Row) -> Text:
+def _value(row: Row) -> Text | str:
     """Return what a state prints for the same leaf, or the class of a node."""
     entry = row.entry
     if isinstance(entry, Branch):
         return output.cell(entry.title if entry.size else f"{entry.title}, empty", "dim")
     if isinstance(entry, Scalar):
-        return output.cell(repr(entry.value))
+        return repr(entry.value)
     text = tensor_text(BY_NAME[entry.leaf.dtype], entry.leaf.shape, entry.leaf.device)
-    return output.cell(text if row.value is None else f"{text} = {row.value!r}")
+    return text if row.value is None else f"{text} = {row.value!r}"
 
 
 def _size(entry: Entry) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 import functrain as ft
 from functrain import config
@@ -78,11 +77,12 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         if ended and already and run.new_steps:  # else the progress bar has printed it
             console.print(_span(run.state.counters.step, run.new_steps, already[-1]))
         of_seeds = isinstance(built.program, Population) and not built.program.values
-        output.print_table(console, summary(run, loaded.config.name, of_seeds))
+        heads = (loaded.config.name, "")
+        output.print_table(console, heads, summary(run, of_seeds), folded=("",))
         # Not in the table, which would truncate long paths.
-        console.print(f"run directory: {directory}", soft_wrap=True, highlight=False)
+        output.print_lines(console, f"run directory: {directory}")
         if plot is not None:
-            console.print(f"plot: {plot}", soft_wrap=True, highlight=False)
+            output.print_lines(console, f"plot: {plot}")
         if built.report is not None and ended:
             text = built.report(built.program, run.state)  # on every rank: it may evaluate
             console.print(text, highlight=False)
@@ -108,7 +108,7 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
         seeds.write(manifest)
         code = max(code, exit_code(run))
     seeds.print_spread(manifest.of(loaded.config.seeds or ()), loaded.config.name, console)
-    console.print(f"runs: {directory}", soft_wrap=True, highlight=False)
+    output.print_lines(console, f"runs: {directory}")
     return code
 
 
@@ -151,13 +151,12 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
     return path
 
 
-def summary(run: ft.Run, name: str, of_seeds: bool = False) -> Table:
-    """Summarize a run as a table.
+def summary(run: ft.Run, of_seeds: bool = False) -> list[tuple[str, str]]:
+    """Summarize a run as the rows of a table.
 
     With ``of_seeds``, its members differ in seeds only, and their spread says something.
     """
     counters = run.state.counters
-    table = output.table(name, "", folded=("",))
     rows = [
         ("ended", f"{run.reason} ({textwrap.shorten(run.detail, 60, placeholder=' ...')})"),
         ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
@@ -173,9 +172,7 @@ def summary(run: ft.Run, name: str, of_seeds: bool = False) -> Table:
         rows.append(("members", f"{counters.skipped.numel()}"))
     elif run.best["step"] is not None:
         rows.append(("best", f"{plain_text.number(run.best['value'])} at step {run.best['step']}"))
-    for label, value in rows:
-        table.add_row(output.cell(label), output.cell(value))
-    return table
+    return rows
 
 
 def _shown(name: str, value: Any, of_seeds: bool) -> str:

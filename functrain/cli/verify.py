@@ -50,20 +50,18 @@ def _verified(path: Path) -> Result:
 
 
 def _print(results: list[Result], console: Console) -> None:
-    table = output.table(
-        *("", "size", "seconds", "checkpoint"), right=("size", "seconds"), folded=("checkpoint",)
-    )
-    for result in results:
-        table.add_row(
+    rows = (
+        (
             output.cell("OK", "green") if result.ok else output.cell("damaged", "red"),
             byte_size(result.bytes),
             f"{result.seconds:.2f}",
-            output.cell(_short(result.path)),
+            _short(result.path),
         )
-    output.print_table(console, table, spare=("seconds",))
-    for result in results:
-        if result.problem is not None:  # in full, whatever the width
-            console.print(output.cell(result.problem), soft_wrap=True)
+        for result in results
+    )
+    heads, right = ("", "size", "seconds", "checkpoint"), ("size", "seconds")
+    output.print_table(console, heads, rows, right=right, folded=heads[3:], spare=("seconds",))
+    output.print_lines(console, *(r.problem for r in results if r.problem is not None))
 
 
 def _short(path: Path) -> str:

@@ -96,9 +96,7 @@ def test_a_pipe_has_one_line_for_each_row(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    table = output.table("a", "b", folded=("b",))
-    table.add_row("1", "word " * 100)
-    output.print_table(output.console(), table)
+    output.print_table(output.console(), "ab", [("1", "word " * 100)], folded=("b",))
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
@@ -108,9 +106,7 @@ def test_brackets_and_colons_are_plain_text(
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     output.console().print(text)
-    table = output.table("a")
-    table.add_row(text)
-    output.print_table(output.console(), table)
+    output.print_table(output.console(), "a", [(text,)])
     assert capsys.readouterr().out.count(text) == 2
 
 
