@@ -60,7 +60,6 @@ def prune(
 def _reasons(
     store: Checkpoints, rows: dict[int, CheckpointSummary], going: set[int]
 ) -> dict[int, str]:
-    """Return the reasons why checkpoints stay."""
     entries = entries_of(rows.values())
     kept = [(_named(rule), rule.kept(entries)) for rule in store.rules]
     reasons = {}

@@ -68,7 +68,6 @@ class LearningRateCurve:
         return self.rates[steepest]
 
     def _slope(self, index: int) -> float:
-        """Return the slope of the loss over the logarithm of the rate."""
         ratio = self.rates[index + 1] / self.rates[index]
         return (self.losses[index + 1] - self.losses[index]) / math.log(ratio)
 

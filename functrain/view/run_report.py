@@ -148,7 +148,6 @@ def _checkpoints(facts: Facts) -> Markup:
 
 
 def _details(title: str, data: object, **more: object) -> Markup:
-    """Return a long table."""
     if not data:
         return joined()
     whole = {**data, **more} if isinstance(data, dict) else data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import CutAt, FailAt, fit, program
+from small_runs import CutAt, FailAt, fit, program, with_media
 
 import functrain as ft
 from functrain.errors import ListenerError, MissingExtraError, SinkWarning
@@ -46,10 +47,14 @@ def cut_and_resumed(make: Callable[[], Sink], directory: Path) -> ft.Run:
 # -- TensorBoard ---------------------------------------------------------------------------------
 
 
-def scalars(directory: Path) -> Columns:
+def board_of(directory: Path) -> Any:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = accumulator.EventAccumulator(str(directory), size_guidance={"scalars": 0})
-    found.Reload()
+    return found.Reload()
+
+
+def scalars(directory: Path) -> Columns:
+    found = board_of(directory)
     tags = found.Tags()["scalars"]
     return {tag: [(each.step, each.value) for each in found.Scalars(tag)] for tag in tags}
 
@@ -82,15 +87,29 @@ def test_tensorboard_ignores_steps_a_killed_run_wrote_after_its_checkpoint(tmp_p
 
 @pytest.mark.row(41)
 def test_tensorboard_shows_the_recipe_once(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("tensorboard")
     config = program().recipe.describe()
     for until in ("3 steps", "6 steps"):
         sink = TensorBoard(tmp_path / "board", config=config)
         fit([sink], directory=tmp_path / "run", until=until)
-    found = accumulator.EventAccumulator(str(tmp_path / "board"))
-    found.Reload()
-    (text,) = found.Tensors("config/text_summary")
+    (text,) = board_of(tmp_path / "board").Tensors("config/text_summary")
     assert '"clip_norm": 1.0' in text.tensor_proto.string_val[0].decode()
+
+
+def test_tensorboard_has_hyperparameters_images_and_texts(tmp_path: Path) -> None:
+    plugin = pytest.importorskip("tensorboard.plugins.hparams.plugin_data_pb2")
+    images = pytest.importorskip("PIL.Image")
+    with_media(TensorBoard(tmp_path, config={"note": "first"}))
+    found = board_of(tmp_path)
+    assert [each.step for each in found.Images("gray")] == [2, 4]
+    assert images.open(io.BytesIO(found.Images("gray")[0].encoded_image_string)).size == (3, 2)
+    texts = found.Tensors("text/text_summary")
+    assert "<b>step 2</b>" in texts[0].tensor_proto.string_val[0].decode()
+    content = found.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = plugin.HParamsPluginData.FromString(content).session_start_info.hparams
+    assert start["optimizer.type"].string_value == "Adam"
+    assert start["clip_norm"].number_value == 1.0
+    assert start["note"].string_value == "first"
 
 
 # -- Weights & Biases ----------------------------------------------------------------------------
@@ -167,6 +186,29 @@ def test_wandb_that_cannot_start_warns_and_training_continues(
     assert run.reason == "max_steps"
 
 
+def test_wandb_is_given_configuration_images_and_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    begun: list[dict[str, Any]] = []
+    logged: list[tuple[int, dict[str, Any]]] = []
+
+    def init(**options: Any) -> Any:
+        begun.append(options)
+        log = lambda row, step: logged.append((step, row))  # noqa: E731
+        return SimpleNamespace(id="x", log=log, finish=lambda: None)
+
+    monkeypatch.setattr(wandb, "init", init)
+    with_media(WandB("tests", mode="offline", config={"note": "first"}))
+    (options,) = begun
+    assert options["config"]["optimizer"]["type"] == "Adam"
+    assert options["config"]["note"] == "first"
+    steps = [step for step, _ in logged]
+    assert steps == sorted(steps)
+    (image,) = [row["gray"] for step, row in logged if step == 2 and "gray" in row]
+    assert isinstance(image, wandb.Image)
+    (text,) = [row["text"] for step, row in logged if step == 2 and "text" in row]
+    assert isinstance(text, wandb.Html)
+
+
 # -- MLflow --------------------------------------------------------------------------------------
 
 
@@ -177,8 +219,8 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return (tmp_path / "mlruns").as_uri()
 
 
-def only_run(uri: str, history: History) -> Any:
-    """Return the only run of the experiment, after a check of its metrics."""
+def only_run(uri: str, history: History) -> tuple[Any, Any]:
+    """Return a client and the only run of the experiment, after a check of its metrics."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -186,7 +228,7 @@ def only_run(uri: str, history: History) -> Any:
     for name, values in columns(history, ("step", "epoch")).items():
         measured = client.get_metric_history(found.info.run_id, name)
         assert sorted((each.step, each.value) for each in measured) == values, name
-    return found
+    return client, found
 
 
 @pytest.mark.row(41)
@@ -195,7 +237,7 @@ def test_mlflow_has_every_step_once_in_one_run(tmp_path: Path, uri: str) -> None
     config = program().recipe.describe()
     make = lambda: MLflow("tests", tracking_uri=uri, name="mine", config=config)  # noqa: E731
     run = cut_and_resumed(make, tmp_path / "run")
-    found = only_run(uri, run.history)
+    _, found = only_run(uri, run.history)
     assert (found.info.run_name, found.info.status) == ("mine", "FINISHED")
     assert found.data.params["optimizer.type"] == "Adam"
 
@@ -222,6 +264,38 @@ def test_a_half_failed_mlflow_request_duplicates_nothing(
     only_run(uri, run.history)
 
 
+def test_parameters_that_mlflow_refuses_once_leave_no_second_run(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    log_batch, failed = MlflowClient.log_batch, []
+
+    def failing(self: Any, run_id: str, **options: Any) -> None:
+        if options.get("params") and not failed:
+            failed.append(True)
+            raise ConnectionError("cut off")
+        log_batch(self, run_id, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", failing)
+    with pytest.warns(SinkWarning, match="cut off"):
+        run = fit([MLflow("tests", tracking_uri=uri)])
+    _, found = only_run(uri, run.history)
+    assert found.data.params["optimizer.type"] == "Adam"
+
+
+@pytest.mark.slow
+def test_mlflow_has_parameters_images_and_texts(uri: str) -> None:
+    run = with_media(MLflow("tests", tracking_uri=uri))
+    client, found = only_run(uri, run.history)
+    assert found.data.params["optimizer.type"] == "Adam"
+    assert found.data.params["fit.until"] == "4 steps"
+    files = [file.path for file in client.list_artifacts(found.info.run_id, "media/gray")]
+    assert [Path(file).name for file in files] == ["step-00000002.png", "step-00000004.png"]
+    text = client.download_artifacts(found.info.run_id, "media/text/step-00000002.txt")
+    assert Path(text).read_text() == "<b>step 2</b>"
+
+
 # -- Trackio -------------------------------------------------------------------------------------
 
 
@@ -231,27 +305,32 @@ def test_trackio_logs_by_step_and_continues_by_name(
 ) -> None:
     """A stand-in has the interface of version 0.27: trackio.init, Run.log, Run.finish."""
     begun: list[dict[str, Any]] = []
+    configs: list[Any] = []
     rows: list[Any] = []
 
     def init(
         project: str, name: str | None = None, config: Any = None, resume: str = "never"
     ) -> Any:
         begun.append({"project": project, "name": name, "resume": resume})
+        configs.append(config)
 
         def log(metrics: dict[str, Any], step: int | None = None) -> None:
             rows.append({"step": step, **metrics})
 
         return SimpleNamespace(name=name or "brave-fox-0", log=log, finish=lambda: None)
 
-    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=init))
-    make = lambda: Trackio("tests", config=program().recipe.describe())  # noqa: E731
-    fit([make()], directory=tmp_path / "run", until="7 steps")
-    run = fit([make()], directory=tmp_path / "run")
+    stand_in = SimpleNamespace(init=init, Image=lambda array: "image", Markdown=str)
+    monkeypatch.setitem(sys.modules, "trackio", stand_in)
+    fit([Trackio("tests")], directory=tmp_path / "run", until="7 steps")
+    run = fit([Trackio("tests")], directory=tmp_path / "run")
     assert begun == [
         {"project": "tests", "name": None, "resume": "never"},
         {"project": "tests", "name": "brave-fox-0", "resume": "allow"},
     ]
     assert {row["step"]: row for row in rows} == {row["step"]: row for row in run.history.rows}
+    assert [config["optimizer"]["type"] for config in configs] == ["Adam", "Adam"]
+    with_media(Trackio("tests"))
+    assert rows[-2:] == [{"step": 4, "gray": "image"}, {"step": 4, "text": "<b>step 4</b>"}]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import functrain as ft
+from functrain.listeners import Media, Sink
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(30, 4, generator=GENERATOR)
@@ -77,3 +78,14 @@ class FailAt:
     def on_batch_begin(self, event: Any) -> None:
         if event.state.counters.step >= self.step:
             raise RuntimeError("cut")
+
+
+def drawn(_: ft.Program, state: ft.TrainState) -> dict[str, Any]:
+    """Return an image and a text that follow from the state, and from drawn numbers."""
+    return {"gray": torch.rand(2, 3), "text": f"<b>step {state.counters.step}</b>"}
+
+
+def with_media(sink: Sink, until: str = "4 steps", **options: Any) -> ft.Run:
+    """Log an image and a text at every second step."""
+    media = Media(program(), drawn, to=sink, every="2 steps")
+    return fit([sink, media], until=until, **options)

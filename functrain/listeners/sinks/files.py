@@ -81,7 +81,6 @@ class _Table:
         self.file.close()
 
     def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Return header and rows."""
         lines = list(csv.reader(io.StringIO(self.file.read().decode(errors="replace"))))
         header, *rows = lines or [[]]
         if lines and (header[:2] != _FIRST or not all(row and row[0].isdigit() for row in rows)):
