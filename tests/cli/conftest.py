@@ -26,6 +26,13 @@ class Ended(NamedTuple):
     def json(self) -> Any:
         return orjson.loads(self.out)
 
+    def refuses(self, *parts: str) -> bool:
+        """Check that the command failed with one line that has these parts, and did nothing."""
+        assert (self.code, self.out) == (2, "")
+        assert all(part in self.err for part in parts), self.err
+        assert self.err.count("\n") == 1, self.err
+        return True
+
 
 def exit_code() -> int:
     try:

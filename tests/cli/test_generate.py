@@ -177,10 +177,7 @@ class TestOwnFunctions:
         [("null", "names no function to generate with"), ("mine.wohle", "did you mean 'whole'?")],
     )
     def test_a_run_without_one(self, functrain: Any, named: Any, line: str, message: str) -> None:
-        done = functrain("generate", named(line), "a")
-        assert done.code == 2
-        assert message in done.err
-        assert done.err.count("\n") == 1
+        assert functrain("generate", named(line), "a").refuses(message)
 
 
 class TestErrors:
@@ -201,15 +198,11 @@ class TestErrors:
     def test_is_one_line_and_nothing_else(
         self, functrain: Any, run: Path, arguments: list[Any], message: str
     ) -> None:
-        done = functrain("generate", run, *arguments)
-        assert (done.code, done.out) == (2, "")
-        assert message in done.err
-        assert done.err.count("\n") == 1
+        assert functrain("generate", run, *arguments).refuses(message)
 
     def test_no_run_and_no_configuration(self, functrain: Any, run: Path, tmp_path: Path) -> None:
-        assert "there is no run" in functrain("generate", tmp_path, "a").err
+        assert functrain("generate", tmp_path, "a").refuses("there is no run")
         alone = tmp_path / "step-00000004"
         alone.symlink_to(run / "step-00000004")
         done = functrain("generate", alone, "a")
-        assert done.code == 2
-        assert f"there is no {tmp_path / 'config.yaml'}" in done.err
+        assert done.refuses(f"there is no {tmp_path / 'config.yaml'}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from functrain.cli.entry_point import app
-from functrain.errors import ConfigurationError, LogError, MissingExtraError
 from functrain.metrics.log_file import encode
+
+Run = Callable[..., Any]
 
 
 def write(directory: Path, steps: int, **more: float) -> Path:
@@ -22,57 +22,47 @@ def write(directory: Path, steps: int, **more: float) -> Path:
     return directory
 
 
-def functrain(*arguments: object) -> Result:
-    done = CliRunner().invoke(app, [*map(str, arguments)])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    return done
-
-
-def test_the_plot_of_one_run_is_in_its_directory(tmp_path: Path) -> None:
+def test_the_plot_of_one_run_is_in_its_directory(functrain: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run = write(tmp_path / "run", 3)
-    assert functrain("plot", run).stdout.strip() == str(run / "curves.png")
+    assert functrain("plot", run).out.strip() == str(run / "curves.png")
     assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_runs_have_short_names_and_empty_ones_are_skipped(tmp_path: Path) -> None:
+def test_runs_have_short_names_and_empty_ones_are_skipped(functrain: Run, tmp_path: Path) -> None:
     for name in ("a/run", "b/run"):
         write(tmp_path / "runs" / name, 3)
     write(tmp_path / "runs/empty", 0)
     out = tmp_path / "all.html"
     done = functrain("plot", tmp_path / "runs", "--out", out, "--metric", "loss", "--log")
-    assert f"skipped {tmp_path / 'runs/empty'}: no steps" in done.stdout
+    assert f"skipped {tmp_path / 'runs/empty'}: no steps" in done.out
     page = out.read_text()
     assert ">a</text>" in page
     assert ">b</text>" in page
     assert "skipped" in page
 
 
-def test_a_damaged_log_is_drawn_up_to_the_damage(tmp_path: Path) -> None:
+def test_a_damaged_log_is_drawn_up_to_the_damage(functrain: Run, tmp_path: Path) -> None:
     run = write(tmp_path / "run", 3)
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b"}\n{}\n")
     done = functrain("plot", run, "--out", tmp_path / "a.html")
-    assert "drawn up to there" in done.stdout
-    assert "line 4" in done.stdout
+    assert "drawn up to there" in done.out
+    assert "line 4" in done.out
 
 
-def test_wrong_options_raise(tmp_path: Path) -> None:
+def test_wrong_options_are_refused(functrain: Run, tmp_path: Path) -> None:
     run = write(tmp_path / "run", 3)
-    with pytest.raises(LogError, match=r"nowhere/metrics.jsonl has no steps"):
-        functrain("plot", tmp_path / "nowhere")
-    with pytest.raises(ConfigurationError, match=r"ending in .png, .svg, .pdf, .html"):
-        functrain("plot", run, "--out", "curves.gif")
-    with pytest.raises(ConfigurationError, match=r"no metric matches 'los'.*did you mean 'loss'"):
-        functrain("plot", run, "--metric", "los")
-    with pytest.raises(LogError, match="cannot be drawn over samples"):
-        functrain("plot", run, "--x", "samples")
+    plot = lambda *arguments: functrain("plot", *arguments)  # noqa: E731
+    assert plot(tmp_path / "nowhere").refuses("nowhere/metrics.jsonl has no steps")
+    assert plot(run, "--out", "curves.gif").refuses("ending in .png, .svg, .pdf, .html")
+    assert plot(run, "--metric", "los").refuses("no metric matches 'los'", "did you mean 'loss'")
+    assert plot(run, "--x", "samples").refuses("cannot be drawn over samples")
     assert [path.name for path in run.iterdir()] == ["metrics.jsonl"]
 
 
-def test_without_matplotlib_plots_raise_and_a_report_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_matplotlib_plots_fail_and_a_report_says_what_is_missing(
+    functrain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = builtins.__import__
 
@@ -87,16 +77,15 @@ def test_without_matplotlib_plots_raise_and_a_report_says_what_is_missing(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(builtins, "__import__", missing)
     run = write(tmp_path / "run", 3)
-    with pytest.raises(MissingExtraError, match=r"pip install 'functrain\[plot\]'"):
-        functrain("plot", run)
+    assert functrain("plot", run).refuses("pip install 'functrain[plot]'")
     functrain("report", run)
     page = (run / "report.html").read_text()
     assert "no curves: this needs the package matplotlib" in page
     assert page.count("functrain[plot]") == 1
 
 
-def test_report_prints_its_path(tmp_path: Path) -> None:
+def test_report_prints_its_path(functrain: Run, tmp_path: Path) -> None:
     run = write(tmp_path / "run", 3)
-    assert functrain("report", run).stdout.strip() == str(run / "report.html")
+    assert functrain("report", run).out.strip() == str(run / "report.html")
     out = tmp_path / "page.html"
-    assert functrain("report", run, "--out", out).stdout.strip() == str(out)
+    assert functrain("report", run, "--out", out).out.strip() == str(out)
