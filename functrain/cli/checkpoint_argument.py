@@ -49,14 +49,8 @@ def open_checkpoint(
     """
     match = _AT.fullmatch(str(text))
     if match is not None and not text.exists():
-        asked = match["which"]
-        return open_checkpoint(
-            Path(match["run"]),
-            None if asked == "best" else int(asked),
-            asked == "best",
-            monitor,
-            mode,
-        )
+        text, best = Path(match["run"]), match["which"] == "best"
+        step = None if best else int(match["which"])
     if is_checkpoint(text):
         if step is not None or best:
             raise ConfigurationError(f"{text} is a checkpoint; --step and --best choose in a run")

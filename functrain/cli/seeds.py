@@ -82,13 +82,17 @@ def overrides(given: Sequence[str], directory: Path, seed: int) -> list[str]:
 
 def last_metrics(run: ft.Run) -> dict[str, float]:
     """Return the last value of each evaluation metric, and the best of the monitored one."""
-    names = run.history.names()
-    measured = [name for name in names if "/" in name and not name.startswith("epoch/")]
-    chosen = measured or [name for name in names if name == "loss"]
+    chosen = measured(run.history) or [name for name in run.history.names() if name == "loss"]
     values = {name: float(run.history[name][-1]) for name in chosen}
     if run.best["value"] is not None:
         values["best"] = float(run.best["value"])
     return values
+
+
+def measured(history: ft.History) -> list[str]:
+    """Return the metrics of evaluations, and of listeners that name them alike."""
+    names = history.names()
+    return [name for name in names if "/" in name and not name.startswith("epoch/")]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

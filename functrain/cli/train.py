@@ -162,9 +162,7 @@ def summary(run: ft.Run, of_seeds: bool = False) -> list[tuple[str, str]]:
         ("steps, epochs, samples", f"{counters.step}, {counters.epoch}, {counters.samples:,}"),
         ("time trained", f"{run.seconds:.1f} s"),
     ]
-    names = run.history.names()
-    measured = [n for n in names if "/" in n and not n.startswith("epoch/")]
-    last = {name: run.history.last(name) for name in measured}
+    last = {name: run.history.last(name) for name in seeds.measured(run.history)}
     rows += [(f"last {name}", _shown(name, value, of_seeds)) for name, value in last.items()]
     if (member := run.best.get("member")) is not None:
         value, step = run.best["value"][member], run.best["step"][member]

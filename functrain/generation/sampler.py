@@ -86,18 +86,14 @@ class Sampler:
         """
         if self.repetition_penalty != 1:
             yield lambda x: processors.repetition_penalty(x, tokens, self.repetition_penalty)
-        if self.no_repeat_ngram_size is not None:
-            size = self.no_repeat_ngram_size
+        if (size := self.no_repeat_ngram_size) is not None:
             yield lambda x: processors.no_repeat_ngram(x, tokens, size)
-        if self.temperature > 0:  # else take the most likely token, which the rest does not change
-            yield from self._warpers()
-
-    def _warpers(self) -> Iterator[Rule]:
-        k, p, least = self.top_k, self.top_p, self.min_p
+        if self.temperature == 0:  # take the most likely token, which the rest does not change
+            return
         yield lambda x: processors.temperature(x, self.temperature)
-        if k is not None:
+        if (k := self.top_k) is not None:
             yield lambda x: processors.top_k(x, k)
-        if p is not None:
+        if (p := self.top_p) is not None:
             yield lambda x: processors.top_p(x, p)
-        if least is not None:
+        if (least := self.min_p) is not None:
             yield lambda x: processors.min_p(x, least)
