@@ -32,7 +32,7 @@ _VERSION = "1.0"
 _MAJOR = 1
 _MARKED = re.compile(re.escape(_MARK) + r"(\d{1,9})\.")
 # Exactly the names that `step_name` gives; similar names belong to someone else.
-_STEP = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
+STEP_NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 # Orphaned worker processes of a killed writer hold its lock until they notice, within 5 s.
 _PATIENCE = 10.0
 
@@ -56,7 +56,7 @@ def list_steps(directory: Path) -> list[int]:
         return []
     except OSError as error:
         raise _unusable(directory, error) from error
-    return sorted({int(match[1]) for match in map(_STEP.fullmatch, names) if match})
+    return sorted({int(match[1]) for match in map(STEP_NAME.fullmatch, names) if match})
 
 
 def check_format(directory: Path) -> None:

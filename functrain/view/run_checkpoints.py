@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from functrain.checkpoint import Checkpoints, Manifest, read_manifest
 from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.retention import Best
+from functrain.checkpoint.run_directory import STEP_NAME
 from functrain.checkpoint.storage.commit import present
 from functrain.errors import (
     CheckpointCorruptError,
@@ -27,7 +27,6 @@ from functrain.errors import (
 # Where ``functrain train`` writes the configuration of a run.
 CONFIG_NAME = "config.yaml"
 _MODES = ("min", "max")
-_NAME = re.compile(r"step-(\d+)")
 
 
 @attrs.frozen(eq=False)
@@ -83,7 +82,7 @@ def is_checkpoint(path: Path) -> bool:
     """Return whether a path names one checkpoint, damaged or not, rather than a run."""
     place = present(path.absolute())
     return place.is_dir() and (
-        (place / MANIFEST).exists() or _NAME.fullmatch(path.name) is not None
+        (place / MANIFEST).exists() or STEP_NAME.fullmatch(path.name) is not None
     )
 
 
@@ -112,7 +111,7 @@ def step_of(path: Path) -> int | None:
         >>> step_of(Path("run/step-00000120")), step_of(Path("run"))
         (120, None)
     """
-    match = _NAME.fullmatch(path.name)
+    match = STEP_NAME.fullmatch(path.name)
     return None if match is None else int(match[1])
 
 

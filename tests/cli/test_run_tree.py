@@ -133,6 +133,12 @@ def test_a_folder_of_runs_is_listed_without_an_option(functrain: Run, runs: Path
     assert functrain("ls", runs / "base" / "step-00000002").code == 0
 
 
+def test_a_folder_with_a_similar_name_is_no_checkpoint(functrain: Run, runs: Path) -> None:
+    before = functrain("ls", runs).out
+    (runs / "nested" / "step-7").mkdir()
+    assert functrain("ls", runs).out == before
+
+
 def test_without_an_argument_the_runs_below_the_working_directory(
     functrain: Run, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
