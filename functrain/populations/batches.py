@@ -8,7 +8,8 @@ import torch
 
 from functrain.core.batch import MicroBatches, Split, split
 from functrain.errors import ConfigurationError
-from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.populations.members import combined, rows
+from functrain.transforms.graph.inputs import flatten
 from functrain.tree import containers, objects
 
 Batches: TypeAlias = Literal["shared", "own"]
@@ -26,10 +27,11 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     for one in given:
         _require_axis(one, members)
     if accumulate < 2 and len(given) == 1:
-        return split(of_member(given[0], 0), 1)._replace(parts=given)
+        return split(rows(given[0], 0), 1)._replace(parts=given)
     each = [split(view(batch, member), accumulate) for member in range(members)]
     columns = zip(*[found.parts for found in each], strict=True)
-    return each[0]._replace(parts=[_together(column) for column in columns])
+    together = [combined(lambda *own: torch.stack(own), *column) for column in columns]
+    return each[0]._replace(parts=together)
 
 
 def of_members(batch: Any, members: int, indices: list[int]) -> Any:
@@ -40,7 +42,7 @@ def of_members(batch: Any, members: int, indices: list[int]) -> Any:
     if isinstance(batch, MicroBatches):
         return MicroBatches([of_members(one, members, indices) for one in batch.batches])
     _require_axis(batch, members)
-    return with_tensors(batch, iter([tensor[indices] for tensor in flatten(batch)]))
+    return rows(batch, indices)
 
 
 def _require_axis(batch: Any, members: int) -> None:
@@ -66,14 +68,5 @@ def _leaves(node: Any) -> list[Any]:
 def view(batch: Any, member: int) -> Any:
     """Return the batch of one member, from one or several with the axis of members in front."""
     if isinstance(batch, MicroBatches):
-        return MicroBatches([of_member(one, member) for one in batch.batches])
-    return of_member(batch, member)
-
-
-def of_member(batch: Any, member: int) -> Any:
-    return with_tensors(batch, iter([tensor[member] for tensor in flatten(batch)]))
-
-
-def _together(trees: Any) -> Any:
-    columns = zip(*map(flatten, trees), strict=True)
-    return with_tensors(trees[0], iter([torch.stack(column) for column in columns]))
+        return MicroBatches([rows(one, member) for one in batch.batches])
+    return rows(batch, member)

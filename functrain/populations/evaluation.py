@@ -19,9 +19,9 @@ from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
-from functrain.populations.batches import Batches, of_member, parts
+from functrain.populations.batches import Batches, parts
 from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
-from functrain.populations.members import mapped, member_of, stacked
+from functrain.populations.members import combined, mapped, member_of, rows, stacked
 from functrain.populations.states import seeds_of
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.transforms.hyperparameters import replaced
@@ -56,10 +56,10 @@ def evaluated(
 
     def of_some(some: slice) -> Outcome:
         seed, streams = streams_of(seeds[some], ("evaluate", number))
-        own = part(batch, some) if batches == "own" else batch
+        own = rows(batch, some) if batches == "own" else batch
         with scoped(seed, device), MemberDraws(streams):
             found: Outcome = mapped(
-                of_one, axes, part(held, some), part(hyperparameters, some), own
+                of_one, axes, rows(held, some), rows(hyperparameters, some), own
             )
         return found
 
@@ -83,7 +83,7 @@ def one_by_one(
     function = recipe.evaluate or recipe.loss
 
     def of_one(index: int) -> Outcome:
-        own = of_member(batch, index) if batches == "own" else batch
+        own = rows(batch, index) if batches == "own" else batch
         program = programs[index].evaluated_by(function)
         return program.outcome(states.member(state, index), own, weights)
 
@@ -117,14 +117,9 @@ def slices(members: int, chunk_size: int | None) -> list[slice]:
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
-def part(tree: Any, members: slice) -> Any:
-    """Return views of some members of a tree whose tensors have the axis of members in front."""
-    return with_tensors(tree, iter([leaf[members] for leaf in flatten(tree)]))
-
-
 def joined(trees: list[Any]) -> Any:
     """Return one tree of the members of several."""
-    return with_tensors(trees[0], map(torch.cat, zip(*map(flatten, trees), strict=True)))
+    return combined(lambda *parts: torch.cat(parts), *trees)
 
 
 def in_chunks(
@@ -137,7 +132,7 @@ def in_chunks(
     """
     if len(chunks) == 1:
         return step(state, chunks[0])
-    given = [part(state, members) for members in chunks]
+    given = [rows(state, members) for members in chunks]
     found = [step(own, members) for own, members in zip(given, chunks, strict=True)]
     after, outputs = [one for one, _ in found], joined([one for _, one in found])
     views, new = [flatten(one) for one in given], [flatten(one) for one in after]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,9 +16,6 @@ from functrain.populations.gradients import HOOKS
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.tree import items as leaves
 from functrain.tree import path_string
-
-PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
-"""The parts of a state whose tensors have an axis of members, as ``counters.skipped`` has."""
 
 
 def stacked(trees: Iterable[Any], members: int, name: str) -> Any:
@@ -51,14 +49,20 @@ def _require_alike(first: Any, other: Any, number: int, name: str) -> None:
             )
 
 
+def rows(tree: Any, members: int | slice | list[int]) -> Any:
+    """Return the tree of some members: views of one or of a slice, copies of those in a list."""
+    return with_tensors(tree, iter([leaf[members] for leaf in flatten(tree)]))
+
+
 def member_of(tree: Any, index: int) -> Any:
     """Return the tree of one member, with memory of its own."""
-    return with_tensors(tree, iter([leaf[index].clone() for leaf in flatten(tree)]))
+    return combined(lambda leaf: leaf[index].clone(), tree)
 
 
-def chosen(tree: Any, indices: Sequence[int]) -> Any:
-    """Return the tree of some members, with memory of its own."""
-    return with_tensors(tree, iter([leaf[list(indices)] for leaf in flatten(tree)]))
+def combined(function: Callable[..., Tensor], *trees: Any) -> Any:
+    """Return a tree like the first, with what a function makes of the tensors of all."""
+    columns = zip(*map(flatten, trees), strict=True)
+    return with_tensors(trees[0], itertools.starmap(function, columns))
 
 
 def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any) -> Any:

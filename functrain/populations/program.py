@@ -33,10 +33,10 @@ from functrain.populations.evaluation import (
     in_chunks,
     metrics_of,
     one_by_one,
-    part,
     slices,
 )
 from functrain.populations.graph import CompiledMembers
+from functrain.populations.members import rows
 from functrain.populations.replacement import replaced_by, with_value
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.populations.stopping import Parts, train_rest
@@ -149,16 +149,9 @@ class Population(Program):
             raise NonFiniteError(counters.step, outputs["loss"].tolist(), [], len(self), place)
         if self.recipe.detect_anomaly:
             anomalies.warn_of(outputs, programs, self.batches, state, batch)
-        updated = TrainState(
-            params=after["params"],
-            buffers=after["buffers"],
-            optimizer=after["optimizer"],
-            scheduler=rates.advanced(programs, scheduler, outputs["loss"]),
-            ema=after["ema"],
-            loss_scale=after["loss_scale"],
-            rng=rng,
-            counters=counters.after(given, after["skipped"]),
-        )
+        counters = counters.after(given, after.pop("skipped"))
+        scheduler = rates.advanced(programs, scheduler, outputs["loss"])
+        updated = TrainState(**after, scheduler=scheduler, rng=rng, counters=counters)
         if donation is not None:
             donation.take()
         self.fixed.model.latest.note(updated)
@@ -183,8 +176,8 @@ class Population(Program):
         step: Any = self.device_step
 
         def of_some(own: DeviceState, some: slice) -> tuple[DeviceState, Outputs]:
-            given = part(batches, some) if own_batches else batches
-            inputs = Inputs(given, part(lr, some), part(hyperparameters, some))
+            given = rows(batches, some) if own_batches else batches
+            inputs = Inputs(given, rows(lr, some), rows(hyperparameters, some))
             seed, streams = streams_of(seeds[some], ("step", number), len(batches))
             found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, donation, seed, streams)
             return found

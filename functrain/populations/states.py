@@ -7,13 +7,15 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
+from functrain.core.step import device_state
 from functrain.errors import ConfigurationError
-from functrain.populations.members import PARTS, chosen, member_of, stacked
-from functrain.transforms.graph.inputs import flatten, with_tensors
-from functrain.tree import thawed
+from functrain.optim.update_counts import aligned
+from functrain.populations.members import combined, member_of, rows, stacked
+from functrain.transforms.graph.inputs import flatten
 
 MEMBERS = "members"
 """The key in ``state.scheduler`` of what differs between members and is no tensor."""
@@ -26,7 +28,7 @@ def together(
     states: Iterable[TrainState], members: int, held: dict[str, Any], seed: int
 ) -> TrainState:
     """Return the state of all members, with the hyperparameters ``held`` and a shared ``seed``."""
-    scheduler, seeds, skipped, counters = {}, [], [], list[Counters]()
+    scheduler, seeds, counters = dict[str, Any](), list[int](), list[Counters]()
 
     def parts() -> Iterator[dict[str, Any]]:
         for number, state in enumerate(states):
@@ -34,28 +36,19 @@ def together(
             _require_same_counts(counters[0], state.counters, number)
             scheduler[str(number)] = state.scheduler
             seeds.append(state.rng.seed)
-            skipped.append(state.counters.skipped)
-            yield {name: getattr(state, name) for name in PARTS}
+            yield device_state(state)
 
     tensors = stacked(parts(), members, "state")
-    return TrainState(
-        **tensors,
-        scheduler={**scheduler, MEMBERS: {"seeds": tuple(seeds), "hyperparameters": held}},
-        rng=Rng(seed),
-        counters=attrs.evolve(counters[0], skipped=torch.stack(skipped)),
-    )
+    scheduler[MEMBERS] = {"seeds": tuple(seeds), "hyperparameters": held}
+    return _state(tensors, scheduler, Rng(seed), counters[0])
 
 
 def member(state: TrainState, index: int) -> TrainState:
     """Return the state of one member, with memory of its own."""
-    skipped = state.counters.skipped[index].clone()
-    counts = stops(state).get(str(index), {})
-    return TrainState(
-        **{name: member_of(getattr(state, name), index) for name in PARTS},
-        scheduler=state.scheduler[str(index)],
-        rng=Rng(state.scheduler[MEMBERS]["seeds"][index]),
-        counters=attrs.evolve(state.counters, **counts, skipped=skipped),
-    )
+    counts: dict[str, Any] = stops(state).get(str(index), {})
+    counters = attrs.evolve(state.counters, **counts)
+    tensors, rng = member_of(device_state(state), index), Rng(seeds_of(state)[index])
+    return _state(tensors, state.scheduler[str(index)], rng, counters)
 
 
 def only(
@@ -70,38 +63,50 @@ def only(
     """
     scheduler = {str(n): state.scheduler[str(index)] for n, index in enumerate(indices)}
     if members is None:
-        seeds = tuple(state.scheduler[MEMBERS]["seeds"][index] for index in indices)
+        seeds = tuple(seeds_of(state)[index] for index in indices)
         members = {"seeds": seeds, "hyperparameters": held}
         before = [stops(state).get(str(index)) for index in indices]
         if stop := {str(n): one for n, one in enumerate(before) if one is not None}:
             members[_STOPPED] = stop
-    return attrs.evolve(
-        state,
-        **{name: chosen(getattr(state, name), indices) for name in PARTS},
-        scheduler={**scheduler, MEMBERS: members},
-        counters=attrs.evolve(
-            state.counters, skipped=state.counters.skipped[torch.tensor(indices)]
-        ),
-    )
+    tensors = rows(device_state(state), list(indices))
+    return _state(tensors, {**scheduler, MEMBERS: members}, state.rng, state.counters)
 
 
 def copied_over(state: TrainState, index: int, by: int, schedule: bool) -> TrainState:
     """Return a state in which one member has the tensors, and maybe the schedule, of another."""
-    parts = {name: thawed(getattr(state, name)) for name in PARTS}
-    parts["skipped"] = state.counters.skipped
-    tensors = [leaf.clone() for leaf in flatten(parts)]
-    for leaf in tensors:
+    tensors = combined(torch.clone, device_state(state))
+    for leaf in flatten(tensors):
         leaf[index] = leaf[by]
-    parts = with_tensors(parts, iter(tensors))
-    counters = attrs.evolve(state.counters, skipped=parts.pop("skipped"))
     scheduler = dict(state.scheduler)
     if schedule:
         scheduler[str(index)] = scheduler[str(by)]
-    found = attrs.evolve(state, **parts, scheduler=scheduler, counters=counters)
+    found = _state(tensors, scheduler, state.rng, state.counters)
     stop = {key: one for key, one in stops(state).items() if key != str(index)}
     if str(by) in stops(state):
         stop[str(index)] = stops(state)[str(by)]
     return with_stops(found, stop)
+
+
+def with_rows(
+    state: TrainState, other: TrainState, tensors: dict[str, Any], indices: Sequence[int]
+) -> TrainState:
+    """Return a state whose members have rows of tensors, schedules and counters of another one."""
+    before = {**device_state(state), "optimizer": aligned(state.optimizer, other.optimizer)}
+    new = combined(lambda own, row: copied_in(own, row, indices), before, tensors)
+    each = {str(index): other.scheduler[str(index)] for index in indices}
+    return _state(new, {**state.scheduler, **each}, state.rng, other.counters)
+
+
+def copied_in(whole: Tensor, rows: Tensor, indices: Sequence[int]) -> Tensor:
+    """Return a tensor with other rows."""
+    return whole.index_copy(0, torch.tensor(indices, device=whole.device), rows)
+
+
+def _state(
+    tensors: dict[str, Any], scheduler: dict[str, Any], rng: Rng, counters: Counters
+) -> TrainState:
+    counters = attrs.evolve(counters, skipped=tensors.pop("skipped"))
+    return TrainState(**tensors, scheduler=scheduler, rng=rng, counters=counters)
 
 
 def is_population(state: object) -> bool:
@@ -161,13 +166,8 @@ def at_one_place(state: TrainState) -> TrainState:
 
 def running(state: TrainState) -> list[int]:
     """Return the members that have not stopped."""
-    members, stop = len(state.scheduler[MEMBERS]["seeds"]), stops(state)
+    members, stop = len(seeds_of(state)), stops(state)
     return [index for index in range(members) if str(index) not in stop]
-
-
-def rows_of(node: Any, rows: Any) -> Any:
-    """Return a tree of some rows of its tensors, by a slice or a list."""
-    return with_tensors(thawed(node), iter([leaf[rows] for leaf in flatten(thawed(node))]))
 
 
 def require_members(state: TrainState, members: int) -> None:
@@ -177,7 +177,7 @@ def require_members(state: TrainState, members: int) -> None:
             "expected the state of a population, got that of one program. Begin with pop.init(), "
             "or make one of several states: pop.stacked([state, ...])"
         )
-    found = len(state.scheduler[MEMBERS]["seeds"])
+    found = len(seeds_of(state))
     if found != members:
         raise ConfigurationError(
             f"expected a state of {members} members, got one of {found}. A state belongs to its "

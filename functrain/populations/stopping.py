@@ -11,20 +11,17 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import attrs
-import torch
 from torch import Tensor
 
-from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.program import Metrics
 from functrain.core.state import TrainState
+from functrain.core.step import device_state
 from functrain.errors import ConfigurationError
-from functrain.optim.update_counts import aligned
 from functrain.populations import states
 from functrain.populations.batches import of_members
 from functrain.populations.graph import CompiledMembers
-from functrain.populations.members import PARTS
-from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.populations.members import rows
 
 # The class is in program.py, which imports this file.
 Population: TypeAlias = Any
@@ -102,9 +99,7 @@ def with_members_of(state: TrainState, other: TrainState, indices: Iterable[int]
     Each of these members is recorded as one that stands where the other state does, or stopped.
     """
     some = list(indices)
-    rows = {name: states.rows_of(getattr(other, name), some) for name in PARTS}
-    rows["skipped"] = states.rows_of(other.counters.skipped, some)
-    new = _with_rows(state, other, rows, some)
+    new = states.with_rows(state, other, rows(device_state(other), some), some)
     there = states.stops(states.stopped(other, some))
     stops = {**states.stops(state), **{str(index): there[str(index)] for index in some}}
     held, theirs = states.held_by(state), states.held_by(other)
@@ -117,33 +112,13 @@ def with_members_of(state: TrainState, other: TrainState, indices: Iterable[int]
 
 
 def _put_back(state: TrainState, after: TrainState, running: list[int]) -> TrainState:
-    first = slice(len(running))
-    rows = {name: states.rows_of(getattr(after, name), first) for name in PARTS}
-    rows["skipped"] = after.counters.skipped[first]
     each = {str(index): after.scheduler[str(n)] for n, index in enumerate(running)}
     moved = attrs.evolve(after, scheduler={**state.scheduler, **each})
-    return _with_rows(state, moved, rows, running)
-
-
-def _with_rows(
-    state: TrainState, other: TrainState, rows: dict[str, Any], indices: list[int]
-) -> TrainState:
-    """Return a state with rows of tensors, schedules and counters of another."""
-    before: dict[str, Any] = {name: tree.thawed(getattr(state, name)) for name in PARTS}
-    before["optimizer"] = aligned(before["optimizer"], tree.thawed(other.optimizer))
-    before["skipped"] = state.counters.skipped
-    pairs = zip(flatten(before), flatten(rows), strict=True)
-    new = with_tensors(before, iter([_copied_in(own, row, indices) for own, row in pairs]))
-    counters = attrs.evolve(other.counters, skipped=new.pop("skipped"))
-    each = {str(index): other.scheduler[str(index)] for index in indices}
-    return attrs.evolve(state, **new, scheduler={**state.scheduler, **each}, counters=counters)
-
-
-def _copied_in(whole: Tensor, rows: Tensor, indices: list[int]) -> Tensor:
-    return whole.index_copy(0, torch.tensor(indices, device=whole.device), rows)
+    first = rows(device_state(after), slice(len(running)))
+    return states.with_rows(state, moved, first, running)
 
 
 def _widened(values: Tensor, running: list[int], members: int) -> Tensor:
-    values = values if values.is_floating_point() else values.to(torch.float64)
+    values = values if values.is_floating_point() else values.double()
     whole = values.new_full((members,), math.nan)
-    return _copied_in(whole, values[: len(running)], running)
+    return states.copied_in(whole, values[: len(running)], running)

@@ -16,8 +16,8 @@ from functrain.core.precision import widest
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState
 from functrain.metrics import Mean
-from functrain.populations.batches import of_member, of_members
-from functrain.populations.members import member_of
+from functrain.populations.batches import of_members
+from functrain.populations.members import member_of, rows
 from functrain.populations.program import Population
 
 
@@ -39,7 +39,7 @@ class Each(NamedTuple):
 def sized(program: AnyProgram, batch: Batch) -> Batch:
     """Return the batch whose size is that of one member."""
     own = isinstance(program, Population) and program.batches == "own"
-    return of_member(batch, 0) if own else batch
+    return rows(batch, 0) if own else batch
 
 
 def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
