@@ -21,7 +21,7 @@ from torch import Tensor
 from functrain.core.part_sums import part_stream
 from functrain.core.rng import derive, device_generator
 from functrain.errors import UnsupportedError
-from functrain.transforms.graph.torch_internals import TorchDispatchMode
+from functrain.transforms.torch_internals import TorchDispatchMode
 
 _IN_PLACE = {
     "rand": "uniform_",

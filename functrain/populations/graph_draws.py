@@ -14,7 +14,7 @@ from torch import Tensor
 from functrain.core.rng import device_generator
 from functrain.errors import CaptureError
 from functrain.populations.draws import Draw, Streams, described, draws
-from functrain.transforms.graph.torch_internals import TorchDispatchMode
+from functrain.transforms.torch_internals import TorchDispatchMode
 
 _MARK = 0xF0000000  # a generator with this seed or a higher one stands after a draw of the graph
 

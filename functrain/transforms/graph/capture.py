@@ -29,7 +29,7 @@ from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
 from functrain.transforms.graph.effects import Effects, SameDraws, written_constant
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
-from functrain.transforms.graph.torch_internals import (
+from functrain.transforms.torch_internals import (
     FakeTensorMode,
     allow_nested_tracing,
     is_compiling,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from functrain.errors import CaptureError
-from functrain.transforms.graph.torch_internals import TorchDispatchMode, tree_map_only
+from functrain.transforms.torch_internals import TorchDispatchMode, tree_map_only
 
 # Of a module's attributes, those that binding tensors to it changes.
 _BOUND = frozenset({"training", "_parameters", "_buffers", "_modules"})

@@ -17,7 +17,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.batch import copied
 from functrain.errors import CaptureError
-from functrain.transforms.graph.torch_internals import is_traceable_wrapper_subclass
+from functrain.transforms.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects
 
 # Everything a graph has built in of a tree: kinds and keys of containers, plain values, and of

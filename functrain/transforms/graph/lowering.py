@@ -15,8 +15,8 @@ from functrain.errors import CompilationError, CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.aliases import Aliases
 from functrain.transforms.graph.capture import waiting_line
-from functrain.transforms.graph.torch_internals import dynamo_backend
 from functrain.transforms.graph.updates import Updates
+from functrain.transforms.torch_internals import dynamo_backend
 
 Callee = Callable[..., Any]
 

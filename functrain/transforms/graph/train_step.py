@@ -21,7 +21,7 @@ from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
-from functrain.transforms.graph.torch_internals import (
+from functrain.transforms.torch_internals import (
     TorchDispatchMode,
     get_proxy_mode,
     get_proxy_slot,

@@ -27,8 +27,8 @@ from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
 from functrain.transforms.graph.inputs import flatten
+from functrain.transforms.torch_internals import is_transforming
 from functrain.transforms.unrolling.batch_norm import BatchNormByFormula
-from functrain.transforms.unrolling.torch_internals import is_transforming
 
 _CHECKPOINTED = (
     "the model uses activation checkpointing (or other hooks of saved tensors), which cannot be "

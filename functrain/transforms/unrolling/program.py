@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -23,21 +24,18 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.optim import FromTorch, Lookahead
+from functrain.optim.hyperparameters import not_negative
 from functrain.optim.wrapping import nested
 from functrain.transforms.hyperparameters import check, find, refuse_gradient_hooks, replaced
+from functrain.transforms.torch_internals import is_transforming
 from functrain.transforms.unrolling.gradients import (
     differentiable_forward,
     differentiable_gradients,
 )
-from functrain.transforms.unrolling.torch_internals import is_transforming
-from functrain.transforms.unrolling.values import (
-    Rate,
-    Value,
-    as_mapping,
-    number,
-    wide,
-    with_rate,
-)
+
+# A learning rate, or a function from the number of a step to one.
+Rate = Tensor | Callable[[int], Any]
+Value = Any
 
 
 def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None = None) -> Program:
@@ -80,13 +78,18 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
     _refuse_without_derivatives(recipe)
     # The backward pass through the steps would call them too.
     refuse_gradient_hooks(program.fixed, "differentiable", "train with the plain program")
+    if not isinstance(hyperparameters, Mapping | None):
+        raise ConfigurationError(
+            "hyperparameters: expected a dict such as {'lr': torch.tensor(0.1, "
+            f"requires_grad=True)}}, got a {type(hyperparameters).__name__}"
+        )
     fields: dict[str, Value] = {}
     rates: dict[tuple[str, ...], Rate] = {}
     device = next(iter(program.fixed.model.params.values())).device
     dtype = precision.widest(device)
-    for path, value in as_mapping(hyperparameters).items():
-        found, value = find(recipe, path), wide(path, value, dtype)
-        check(recipe, found, number(value))
+    for path, value in (hyperparameters or {}).items():
+        found, value = find(recipe, path), _wide(path, value, dtype)
+        check(recipe, found, _number(value))
         if not found.is_rate:
             fields[path] = value
         elif found.location[-1] != "lr":
@@ -154,7 +157,7 @@ class Differentiable(Program):
         """Return the learning rate of a step, as a tensor where one was given."""
         found = super().rate(scheduler, number)
         for names, value in self.rates.items():
-            found = with_rate(found, names, value, number)
+            found = _with_rate(found, names, value, number)
         return found
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
@@ -222,6 +225,51 @@ def _refuse_without_derivatives(recipe: Recipe) -> None:
         reason = "detect_anomaly=True: use torch.autograd.detect_anomaly around its steps"
     if reason is not None:
         raise ConfigurationError(f"a differentiable program cannot have {reason}")
+
+
+def _wide(path: str, value: Value, dtype: torch.dtype) -> Value:
+    """Return a value in the dtype in which rules compute with numbers."""
+    if isinstance(value, tuple | list):
+        return tuple(_wide(path, one, dtype) for one in value)
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim or not value.is_floating_point():
+        raise ConfigurationError(
+            f"hyperparameter {path!r}: expected a number or a 0-dim tensor of floats, got a tensor "
+            f"of shape {list(value.shape)} and {value.dtype}"
+        )
+    return value.to(dtype)
+
+
+def _number(value: Value) -> Value:
+    """Return a value with Python numbers for its tensors, where torch can read them.
+
+    Under ``vmap`` it cannot.
+    """
+    if isinstance(value, tuple | list):
+        return tuple(map(_number, value))
+    if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+        return value
+    try:
+        return value.item()
+    except RuntimeError:
+        if not is_transforming():
+            raise
+        return value
+
+
+def _with_rate(
+    found: learning_rate.Rate, names: tuple[str, ...], value: Rate, step: int
+) -> learning_rate.Rate:
+    """Return the learning rates of a step with another one."""
+    if names:
+        return {**found, names[0]: _with_rate(found[names[0]], names[1:], value, step)}
+    if not callable(value):
+        return value
+    name, rate = f"lr of step {step}", value(step)
+    rate = _wide(name, rate, rate.dtype) if isinstance(rate, Tensor) else rate
+    not_negative.check(f"hyperparameter {name!r}", _number(rate))
+    return rate
 
 
 class Attached(TorchFunctionMode):

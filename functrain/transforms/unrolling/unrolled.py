@@ -19,8 +19,8 @@ from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.errors.validators import is_integer
 from functrain.transforms.graph.inputs import builder, flatten
 from functrain.transforms.steps import series, stacked
+from functrain.transforms.torch_internals import is_transforming
 from functrain.transforms.unrolling.program import Differentiable
-from functrain.transforms.unrolling.torch_internals import is_transforming
 
 
 def unrolled(

@@ -1,4 +1,4 @@
-"""Private parts of torch that capturing a graph needs, all in this file; Inductor's are beside it.
+"""Private parts of torch that transformations use; those of Inductor are in ``graph``.
 
 A new release of torch may move them: look here first.
 """
@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import (
     get_proxy_mode,
@@ -28,6 +29,7 @@ __all__ = [
     "get_proxy_slot",
     "is_compiling",
     "is_traceable_wrapper_subclass",
+    "is_transforming",
     "make_fx",
     "set_proxy_slot",
     "tree_leaves",
@@ -54,3 +56,11 @@ def allow_nested_tracing() -> AbstractContextManager[Any]:
 def dynamo_backend(name: str) -> Any:
     """Return a backend of ``torch.compile`` by its name."""
     return torch._dynamo.lookup_backend(name)
+
+
+def is_transforming() -> bool:
+    """Return whether this code runs under ``torch.func`` or in forward mode."""
+    functorch: Any = torch._C._functorch
+    return (
+        functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
+    )
