@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.recipe import Fixed
 from functrain.core.state import Donation
-from functrain.errors import CaptureError, CompilationError, FallbackWarning
-from functrain.errors.base import warn
 from functrain.optim.update_counts import aligned
 from functrain.populations.draws import Draw, Streams
 from functrain.populations.graph_draws import GraphDraws, Root, drawn
 from functrain.populations.step import EagerMembers, Inputs, take_steps
-from functrain.transforms.graph.inputs import (
-    Form,
-    alike,
-    builder,
-    flatten,
-    form,
-    given,
-    with_tensors,
-    writable,
-)
-from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
-from functrain.transforms.graph.state_cache import StateCache
+from functrain.transforms.graph.capture import Captured, capture
+from functrain.transforms.graph.graph_step import WRITTEN, GraphStep
+from functrain.transforms.graph.inputs import alike, builder, flatten, given, with_tensors
+from functrain.transforms.graph.missing_entries import MissingEntriesError
+from functrain.transforms.graph.train_step import written_over
 from functrain.tree.nodes import copy
-
-if TYPE_CHECKING:  # which takes a while to import
-    from functrain.transforms.graph.capture import Captured
-
-_WRITTEN = ("params", "buffers", "optimizer", "ema")
 
 
 class Graph(NamedTuple):
@@ -52,24 +36,11 @@ class Graph(NamedTuple):
     draws: list[tuple[Draw, Root | None]]
 
 
-@attrs.frozen(eq=False)
-class CompiledMembers:
-    """A device step of a population that keeps a graph for each form of state and inputs.
+@attrs.frozen(eq=False, repr=False)
+class CompiledMembers(GraphStep):
+    """The device step of a population by graphs."""
 
-    Attributes:
-        fallback: whether a step that is no graph runs eagerly.
-        graphs: by form; ``None`` stands for eager.
-        known: the state returned last, with its form.
-        forms: numbers of the forms of states.
-    """
-
-    fixed: Fixed
     own_batches: bool
-    lowering: Lowering
-    fallback: bool
-    graphs: dict[Any, Graph | MissingEntries | None] = attrs.field(factory=dict, init=False)
-    known: StateCache = attrs.field(factory=StateCache, init=False)
-    forms: dict[Form, int] = attrs.field(factory=dict, init=False)
 
     @property
     def description(self) -> str:
@@ -86,51 +57,32 @@ class CompiledMembers:
         streams: Streams,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Make one update; with a donation, in the memory of the state."""
-        large = {name: state[name] for name in _WRITTEN}
-        leaves, mine = flatten(large), donation is not None
-        seen = self.known.holds(leaves, large["params"])
-        if not (mine and (seen or writable(leaves))):
-            large, mine = copy(large), False
-            leaves = flatten(large)
-        number = self.known.form if seen else self.forms.setdefault(form(large), len(self.forms))
-        if not (mine and seen):
-            self.known.see(leaves, large["params"], number)
+        large = {name: state[name] for name in WRITTEN}
+        large, leaves, number, lent = self.held(large, donation)
         scalars = {"skipped": state["skipped"], "loss_scale": state["loss_scale"]}
         kind, own = given(inputs.batches, state["skipped"].device, self.known.places)
         rest = {"lr": inputs.lr, "hyperparameters": inputs.hyperparameters, "scalars": scalars}
         key = (number, kind, ema_due, streams.members)
         if key not in self.graphs:
-            batches = with_tensors(inputs.batches, iter(own))
-            self._add(key, large, {"batches": batches, **rest}, ema_due, seed, streams)
-        graph = self.graphs[key]
+            given_too = {"batches": with_tensors(inputs.batches, iter(own)), **rest}
+            self.add(key, lambda: self._captured(large, given_too, ema_due, seed, streams))
+        graph: Graph | MissingEntriesError | None = self.graphs[key]
         if graph is None:
             eager = EagerMembers(self.fixed, self.own_batches)
             return eager(state, inputs, ema_due, donation, seed, streams)
-        if isinstance(graph, MissingEntries):
+        if isinstance(graph, MissingEntriesError):
             whole = {**state, "optimizer": aligned(state["optimizer"], graph.optimizer)}
             return self(whole, inputs, ema_due, donation, seed, streams)
         noise = drawn(graph.draws, streams)
-        if mine and donation is not None:
-            donation.take()
+        if lent is not None:
+            lent.take()
         found = graph.build(iter(graph.call(*leaves, *own, *flatten(rest), *noise)))
         return {**large, **found["scalars"]}, found["outputs"]
 
-    def _add(
-        self,
-        key: Any,
-        large: dict[str, Any],
-        rest: dict[str, Any],
-        ema_due: bool,
-        seed: int,
-        streams: Streams,
-    ) -> None:
-        try:
-            self.graphs[key] = self._captured(large, rest, ema_due, seed, streams)
-        except (CaptureError, CompilationError) as error:
-            if not self.fallback:
-                raise
-            warn(f"this step runs eagerly: {error}", FallbackWarning)
-            self.graphs[key] = None
+    def copied(self, state: step.DeviceState) -> step.DeviceState:
+        """Return a copy of a state; vmap returns new tensors for all of it."""
+        found: step.DeviceState = copy(state)
+        return found
 
     def _captured(
         self,
@@ -139,12 +91,8 @@ class CompiledMembers:
         ema_due: bool,
         seed: int,
         streams: Streams,
-    ) -> Graph | MissingEntries:
-        from functrain.transforms.graph.capture import capture
-        from functrain.transforms.graph.train_step import write
-
+    ) -> Graph:
         examples = [*flatten(large), *flatten(rest)]
-        missing: list[MissingEntries] = []
 
         def captured(noise: list[Tensor] | None) -> tuple[Captured, GraphDraws]:
             mode = GraphDraws(streams, noise)
@@ -153,25 +101,19 @@ class CompiledMembers:
                 tensors = iter(leaves)
                 own, more = with_tensors(large, tensors), with_tensors(rest, tensors)
                 mode.use(None if noise is None else list(tensors))
-                whole = {**own, **more.pop("scalars")}
+                scalars = more.pop("scalars")
+                whole, some = {**own, **scalars}, Inputs(**more)
                 with mode:
                     new, outputs = take_steps(
-                        self.fixed, self.own_batches, whole, Inputs(**more), ema_due, seed
+                        self.fixed, self.own_batches, whole, some, ema_due, seed
                     )
-                if entries := missing_entries(own["optimizer"], new["optimizer"]):
-                    missing.append(entries)
-                    return {}
-                write(own, {name: new[name] for name in own})
-                outputs["metrics"] = {name: m.clone() for name, m in outputs["metrics"].items()}
-                return {"scalars": {n: new[n] for n in rest["scalars"]}, "outputs": outputs}
+                return written_over(own, new, scalars, outputs)
 
             found = capture(function, [*examples, *(noise or [])], self.fixed.model.module)
             return found, mode
 
         # First to see which random numbers are drawn.
         found, mode = captured(None)
-        if missing:
-            return missing[0]
         noise = drawn(mode.found, streams)
         if noise:
             found, mode = captured(noise)

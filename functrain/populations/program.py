@@ -233,8 +233,7 @@ class Population(Program):
         device_step: Any = self.device_step
         if not isinstance(device_step, EagerMembers):
             raise ConfigurationError("compiled takes an eager population, got a compiled one")
-        own = self.batches == "own"
-        made: Any = CompiledMembers(self.fixed, own, lowering, fallback)
+        made: Any = CompiledMembers(self.fixed, lowering, fallback, self.batches == "own")
         return attrs.evolve(self, device_step=made)
 
     def member(self, state: TrainState, index: int) -> TrainState:

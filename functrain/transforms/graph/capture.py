@@ -29,6 +29,7 @@ from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
 from functrain.transforms.graph.effects import Effects, SameDraws, written_constant
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
+from functrain.transforms.graph.missing_entries import MissingEntriesError
 from functrain.transforms.torch_internals import (
     FakeTensorMode,
     allow_nested_tracing,
@@ -91,7 +92,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         try:
             graph = traced(*placeholders)
             constants = {id(tensor) for tensor in _constants(graph)}
-        except FunctrainError:
+        except (FunctrainError, MissingEntriesError):
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"

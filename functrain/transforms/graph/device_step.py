@@ -2,78 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
 from functrain.core import step
 from functrain.core.batch import Batch
-from functrain.core.recipe import Fixed
+from functrain.core.precision import widest
 from functrain.core.rng import scoped, without_autocast
 from functrain.core.state import Donation
-from functrain.errors import (
-    CaptureError,
-    CompilationError,
-    FallbackWarning,
-    RecompileWarning,
-)
+from functrain.errors import CaptureError, RecompileWarning
 from functrain.errors.base import warn
 from functrain.optim.update_counts import aligned
-from functrain.transforms.graph.garbage import fewer_collections
-from functrain.transforms.graph.inputs import (
-    Form,
-    flatten,
-    form,
-    given,
-    scalar,
-    unlike_dense,
-    with_tensors,
-    writable,
-)
-from functrain.transforms.graph.lowering import Lowering
+from functrain.transforms.graph.graph_step import WRITTEN, GraphStep, require_dense
+from functrain.transforms.graph.inputs import flatten, given, scalar, with_tensors, writable
 from functrain.transforms.graph.micro_batches import Parts
-from functrain.transforms.graph.missing_entries import MissingEntries
-from functrain.transforms.graph.state_cache import RateCache, StateCache
+from functrain.transforms.graph.missing_entries import MissingEntriesError
+from functrain.transforms.graph.train_step import Graph, captured_step
 from functrain.tree.nodes import copy
 
-if TYPE_CHECKING:
-    from functrain.transforms.graph.train_step import Graph
-
-_WRITTEN = ("params", "buffers", "optimizer", "ema")  # a graph writes to these
 _MANY = 8  # graphs of one program, after which it warns
 
 
-@attrs.frozen(eq=False, repr=False)
-class Compiled:
-    """A device step that keeps a graph for each form of state and batch it was given.
-
-    Its memory changes nothing except the time a step takes.
+@attrs.define(eq=False)
+class RateCache:
+    """Learning rates as tensors; one that stays is made once. No graph writes to its rates.
 
     Attributes:
-        fallback: whether a step that is no graph runs eagerly.
-        graphs: by the form of the state and of the other inputs; ``None`` stands for eager, and
-            ``MissingEntries`` for a state without counts of the parameters that the step skips.
+        last: the rate seen last, and its tensor. They are one value: threads may share a program.
+    """
+
+    last: tuple[float, Tensor] | None = None
+
+    def tensors(self, lr: Any, device: torch.device) -> Any:
+        """Return a rate, or those of groups, as tensors."""
+        if type(lr) is not float:
+            return _made(lr, device)
+        last = self.last
+        # By identity: 0.0 and -0.0 are equal, but no two numbers are the same object.
+        if last is None or last[0] is not lr or last[1].device != device:
+            self.last = last = (lr, _made(lr, device))
+        return last[1]
+
+
+def _made(lr: Any, device: torch.device) -> Any:
+    if isinstance(lr, dict):
+        return {name: _made(rate, device) for name, rate in lr.items()}
+    return scalar(lr, widest(device), device)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Compiled(GraphStep):
+    """The device step of one program by graphs.
+
+    Attributes:
         parts: the graphs that steps of several micro-batches are made of.
-        forms: numbers of the forms of states.
-        known: the leaves of the last state returned, with its form.
         rates: the last learning rate as a tensor.
     """
 
-    fixed: Fixed
-    lowering: Lowering
-    fallback: bool
-    graphs: dict[tuple[int, Form], Graph | MissingEntries | None] = attrs.field(
-        factory=dict, init=False
-    )
     parts: Parts = attrs.field(
         default=attrs.Factory(lambda own: Parts(own.fixed, own.lowering), takes_self=True),
         init=False,
     )
-    forms: dict[Form, int] = attrs.field(factory=dict, init=False)
-    known: StateCache = attrs.field(factory=StateCache, init=False)
     rates: RateCache = attrs.field(factory=RateCache, init=False)
 
     @property
@@ -91,32 +83,26 @@ class Compiled:
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.core.step.DeviceStep`."""
-        given = large = {name: state[name] for name in _WRITTEN}
-        leaves, mine = flatten(large), donation is not None
-        seen = self.known.holds(leaves, large["params"])
-        if not seen and (reason := _not_dense(large)) is not None:
-            self._fall_back(CaptureError(reason, None))
+        given = {name: state[name] for name in WRITTEN}
+        try:
+            large, leaves, number, lent = self.held(given, donation)
+        except CaptureError as error:
+            self.fall_back(error)
             return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
-        if not (mine and (seen or writable(leaves))):
-            large, mine = self._copied(large), False
-            leaves = flatten(large)
-        number = self.known.form if seen else self._number(large)
-        if not (mine and seen):
-            self.known.see(leaves, large["params"], number)
         rest = self.rest(state, lr, ema_due)
         paths = self.fixed.updated
         found = self._graph(number, large, batches, rest)
         if found is None:
             return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
-        if isinstance(found, MissingEntries):
+        if isinstance(found, MissingEntriesError):
             whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
             return self(whole, batches, lr, ema_due, donation, seed)
-        if not mine and paths != self.fixed.updated:  # as its capture has shown
-            large = self._copied(given)
+        if lent is None and paths != self.fixed.updated:  # as its capture has shown
+            large = self.copied(given)
             leaves = flatten(large)
         graph, own = found
         leaves += [*own, *flatten(rest)]
-        before_write = donation.take if mine and donation is not None else _nothing
+        before_write = _nothing if lent is None else lent.take
         draws = seed if graph.draws else None
         device = state["skipped"].device
         with without_autocast() if draws is None else scoped(draws, device):
@@ -125,14 +111,16 @@ class Compiled:
 
     def warm(self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool) -> None:
         """See :class:`functrain.core.step.Warmable`."""
-        large = {name: state[name] for name in _WRITTEN}
-        if (reason := _not_dense(large)) is not None:
-            self._fall_back(CaptureError(reason, None))
+        large = {name: state[name] for name in WRITTEN}
+        try:
+            require_dense(large)
+        except CaptureError as error:
+            self.fall_back(error)
             return
         if not writable(flatten(large)):
-            large = self._copied(large)  # as a step would
-        found = self._graph(self._number(large), large, batches, self.rest(state, lr, ema_due))
-        if isinstance(found, MissingEntries):
+            large = self.copied(large)  # as a step would
+        found = self._graph(self.number(large), large, batches, self.rest(state, lr, ema_due))
+        if isinstance(found, MissingEntriesError):
             whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
             self.warm(whole, batches, lr, ema_due)
 
@@ -150,16 +138,14 @@ class Compiled:
             "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
         }
 
-    def _copied(self, state: step.DeviceState) -> step.DeviceState:
+    def copied(self, state: step.DeviceState) -> step.DeviceState:
+        """Return a state with copies of the tensors that a step updates."""
         own = step.copied_state(state, self.fixed.updated)
         return {**own, "buffers": copy(own["buffers"])}
 
-    def _number(self, state: step.DeviceState) -> int:
-        return self.forms.setdefault(form(state), len(self.forms))
-
     def _graph(
         self, number: int, state: step.DeviceState, batches: list[Batch], rest: dict[str, Any]
-    ) -> tuple[Graph, list[Tensor]] | MissingEntries | None:
+    ) -> tuple[Graph, list[Tensor]] | MissingEntriesError | None:
         """Return the graph for inputs like these, and the tensors of the batches to give it.
 
         It is captured if there is none; ``None`` stands for eager.
@@ -168,16 +154,15 @@ class Compiled:
         try:
             kind, own = given(batches, device, self.known.places)
         except CaptureError as error:  # which has no key
-            self._fall_back(error)
+            self.fall_back(error)
             return None
         key = (number, kind)
         if key not in self.graphs:
-            batches = with_tensors(batches, iter(own))
-            self._add(key, state, {"batches": batches, **rest})
-        graph = self.graphs[key]
-        return (
-            (graph, own) if graph is not None and not isinstance(graph, MissingEntries) else graph
-        )
+            self._warn_of_many()
+            inputs = {"batches": with_tensors(batches, iter(own)), **rest}
+            self.add(key, lambda: self._captured(number, state, inputs))
+        graph: Graph | MissingEntriesError | None = self.graphs[key]
+        return (graph, own) if isinstance(graph, Graph) else graph
 
     def known_graph(
         self, number: int, batches: list[Batch], device: torch.device, places: frozenset[int]
@@ -192,9 +177,9 @@ class Compiled:
         except CaptureError:
             return None
         graph = self.graphs.get((number, kind))
-        return None if graph is None or isinstance(graph, MissingEntries) else (graph, own)
+        return (graph, own) if isinstance(graph, Graph) else None
 
-    def _add(self, key: Any, state: step.DeviceState, inputs: dict[str, Any]) -> None:
+    def _warn_of_many(self) -> None:
         if len(self.graphs) == _MANY:
             warn(
                 f"this program was compiled for {_MANY} forms of batch, and this is one more. "
@@ -202,35 +187,11 @@ class Compiled:
                 "last batch, or leave out of batches the fields that the loss does not use",
                 RecompileWarning,
             )
-        try:
-            with fewer_collections():
-                self.graphs[key] = self._made(key[0], state, inputs)
-        except (CaptureError, CompilationError) as error:
-            self._fall_back(error)
-            self.graphs[key] = None
 
-    def _made(
-        self, number: int, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Graph | MissingEntries:
-        # The modules that compiling needs take a while to import.
-        from functrain.transforms.graph.train_step import captured_step
-
+    def _captured(self, number: int, state: step.DeviceState, inputs: dict[str, Any]) -> Graph:
         several = len(inputs["batches"]) > 1
         found = self.parts.assembled(number, state, inputs) if several else None
         return found or captured_step(self.fixed, self.lowering, state, inputs)
-
-    def _fall_back(self, error: Exception) -> None:
-        if not self.fallback:
-            raise error
-        warn(f"this step runs eagerly: {error}", FallbackWarning)
-
-
-def _not_dense(state: step.DeviceState) -> str | None:
-    """Return a sentence if a graph cannot take one of the tensors of a state."""
-    for path, leaf in tree.items(state):
-        if isinstance(leaf, Tensor) and (kind := unlike_dense(leaf)) is not None:
-            return f"state.{tree.path_string(path)} is a {kind} tensor; a graph takes dense ones"
-    return None
 
 
 def _nothing() -> None:

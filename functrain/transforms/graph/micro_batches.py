@@ -9,26 +9,71 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
 
+from functrain import tree
 from functrain.core import step
-from functrain.core.accumulation import require_gradients
+from functrain.core.accumulation import StepGradients, require_gradients
+from functrain.core.batch import copied
+from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
-from functrain.core.part_sums import mean_outcome, part_stream
+from functrain.core.part_sums import differentiation, mean_outcome, part_stream
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
-from functrain.transforms.graph.inputs import Form, builder, form
+from functrain.transforms.graph.capture import Captured, capture
+from functrain.transforms.graph.inputs import Form, alike, builder, flatten, form, with_tensors
 from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.missing_entries import MissingEntries
+from functrain.transforms.graph.train_step import (
+    BeforeWrite,
+    Graph,
+    Run,
+    WriteRecorder,
+    capture_with_copies,
+    write,
+    written_over,
+)
+from functrain.tree.nodes import copy
 
-if TYPE_CHECKING:  # these modules take a while to import
-    from functrain.transforms.graph.parts import Gradients, Update
-    from functrain.transforms.graph.train_step import BeforeWrite, Graph, Run
+_RETURNED = (Tensor, bool, int, float, str, type(None))  # what a metric may consist of
+# Takes a tree like the one a graph was captured with, and returns one.
+Call = Callable[[Any], dict[str, Any]]
+
+
+@attrs.frozen(eq=False)
+class Gradients:
+    """The graph of one micro-batch: it adds its gradients to sums, and returns its outcome.
+
+    Attributes:
+        call: takes ``params, buffers, total, scale, batch``; writes to buffers, total, and the
+            parameters that the forward writes to.
+        draws: whether random numbers are drawn.
+        paths: of the parameters that have gradients.
+        dtype: of loss and weight together.
+    """
+
+    call: Call
+    draws: bool
+    paths: frozenset[str]
+    dtype: torch.dtype
+
+
+@attrs.frozen(eq=False)
+class Update:
+    """The graph of what follows: it writes to the state, and returns outputs and scalars.
+
+    Attributes:
+        call: takes ``state, after, written, total, loss, divisor, rest``; ``after`` are the new
+            buffers, ``written`` the parameters that the forward wrote to.
+        draws: whether random numbers are drawn.
+    """
+
+    call: Call
+    draws: bool
 
 
 class Kind(NamedTuple):
@@ -58,18 +103,16 @@ class Parts:
     fixed: Fixed
     lowering: Lowering
     gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
-    updates: dict[Kind, Update | MissingEntries] = attrs.field(factory=dict, init=False)
+    updates: dict[Kind, Update] = attrs.field(factory=dict, init=False)
 
     def assembled(
         self, number: int, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Graph | MissingEntries | None:
-        """Return a step for such inputs, or the missing entries; ``None`` if it must be one graph.
+    ) -> Graph | None:
+        """Return a step for such inputs; ``None`` if it must be one graph.
 
         ``number`` is that of the form of the state, which has ``params, buffers, optimizer, ema``
         and is not changed here; the inputs are ``batches, lr, ema_due`` and ``scalars``.
         """
-        from functrain.transforms.graph.train_step import Graph
-
         found = [self._gradients(state, inputs, batch) for batch in inputs["batches"]]
         each = [part for part in found if part is not None]
         if len(each) < len(found):
@@ -80,27 +123,19 @@ class Parts:
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         kind = Kind(number, paths, tuple(sorted(self.fixed.model.writes.paths)), dtype)
         update = self._update(kind, state, inputs)
-        if isinstance(update, MissingEntries):
-            return update
         draws = update.draws or any(part.draws for part in each)
         return Graph(self._in_turn(each, update, kind, builder([state, inputs])), draws)
 
     def _gradients(
         self, state: step.DeviceState, inputs: dict[str, Any], batch: Any
     ) -> Gradients | None:
-        from functrain.transforms.graph.parts import captured_gradients
-
         key = (form([state["params"], state["buffers"], _scale(inputs)]), form(batch))
         if key not in self.gradients:
             given = {**self._sums(state), "scale": _scale(inputs), "batch": batch}
             self.gradients[key] = captured_gradients(self.fixed, self.lowering, given)
         return self.gradients[key]
 
-    def _update(
-        self, kind: Kind, state: step.DeviceState, inputs: dict[str, Any]
-    ) -> Update | MissingEntries:
-        from functrain.transforms.graph.parts import captured_update
-
+    def _update(self, kind: Kind, state: step.DeviceState, inputs: dict[str, Any]) -> Update:
         if kind not in self.updates:
             number = inputs["scalars"]["skipped"].new_zeros((), dtype=kind.dtype)
             given = _given(kind, state, self._sums(state), number, number, inputs)
@@ -175,3 +210,69 @@ def _given(
         "divisor": divisor,
         "rest": {name: value for name, value in inputs.items() if name != "batches"},
     }
+
+
+def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Gradients | None:
+    """Return the graph of a micro-batch; ``None`` where no graph can return its metrics."""
+    seen: dict[str, Any] = {}
+
+    def function(tensors: list[Tensor]) -> dict[str, Any]:
+        own = with_tensors(given, iter(tensors))
+        total, buffers = own["total"], own["buffers"]
+        device = next(iter(own["params"].values())).device
+        (batch,) = copied([own["batch"]], device)  # which a model may write to
+        params = fixed.model.writes.owned(own["params"])
+        of_batch = differentiation(fixed, by_autograd, params, device)
+        spare = {path: buffer.clone() for path, buffer in buffers.items()}
+        with WriteRecorder(own["params"], fixed.model.writes):
+            grads, after, outcome = of_batch(spare, batch, own["scale"], None)
+        weight = outcome.weight_of(batch)
+        added = {
+            path: total[path].addcmul(grad, weight.to(grad.dtype)) for path, grad in grads.items()
+        }
+        old = [{path: total[path] for path in grads}, buffers, own["params"]]
+        write(old, [added, after, params])
+        seen["paths"] = frozenset(grads)
+        seen["dtype"] = torch.promote_types(outcome.value.dtype, weight.dtype)
+        leaves = [leaf for _, leaf in tree.items(outcome.metrics)]
+        seen["returned"] = all(isinstance(leaf, _RETURNED) for leaf in leaves)
+        # They may be parts of what is written to.
+        metrics = copy(outcome.metrics) if seen["returned"] else {}
+        return {"loss": outcome.value, "weight": weight, "metrics": metrics}
+
+    made = functools.partial(capture, function, flatten(given), fixed.model.module)
+    captured = capture_with_copies(made, fixed.model.writes)
+    if not seen["returned"]:
+        return None
+    call = _lowered(lowering, captured, given)
+    return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
+
+
+def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Update:
+    """Return the graph of what follows the gradients (see :func:`captured_gradients`)."""
+
+    def function(tensors: list[Tensor]) -> dict[str, Any]:
+        own = with_tensors(given, iter(tensors))
+        state, scalars = own["state"], own["rest"]["scalars"]
+        divisor = own["divisor"]
+        grads = {path: total / divisor.to(total.dtype) for path, total in own["total"].items()}
+        params = {**state["params"], **own["written"]}
+        found = StepGradients(grads, params, own["after"], Outcome(own["loss"], None, {}))
+        execution = step.by_rule(lambda *_: found)
+        rates = own["rest"]["lr"], own["rest"]["ema_due"]
+        new, outputs = step.take_step(execution, fixed, {**state, **scalars}, [], *rates)
+        return written_over(state, new, scalars, outputs)
+
+    captured = capture(function, flatten(given), fixed.model.module)
+    return Update(_lowered(lowering, captured, given), captured.draws)
+
+
+def _lowered(lowering: Lowering, captured: Captured, given: dict[str, Any]) -> Call:
+    call = lowering.compile(captured.graph, list(map(alike, flatten(given))))
+    build = builder(captured.returned)
+
+    def run(tree_of_tensors: Any) -> dict[str, Any]:
+        found: dict[str, Any] = build(iter(call(*flatten(tree_of_tensors))))
+        return found
+
+    return run

@@ -1,13 +1,9 @@
-"""Steps that skip parameters: a graph adds no entries to a state, so they are added before it.
-
-Which parameters have a gradient is fixed in a graph. The optimizers give one that has none a
-step count of its own (``functrain.optim.update_counts``), which a new state does not hold yet.
-"""
+"""Steps that skip parameters: a graph adds no entries to a state, so they are added before it."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -15,17 +11,23 @@ from functrain.optim.update_counts import is_aligned
 from functrain.transforms.graph.inputs import with_tensors
 
 
-class MissingEntries(NamedTuple):
-    """Instead of a graph: the optimizer's state must be aligned with this one first."""
+class MissingEntriesError(Exception):
+    """The optimizer's state must be aligned with another one before a step is captured.
 
-    optimizer: Any
+    Which parameters have a gradient is fixed in a graph. The optimizers give one that has none a
+    step count of its own (``functrain.optim.update_counts``), which a new state does not hold yet.
 
-
-def missing_entries(before: Any, after: Any) -> MissingEntries | None:
-    """Return the entries that a captured step adds to the optimizer's state, if any.
-
-    No tensor of the later state is kept.
+    Attributes:
+        optimizer: the other state, with any values.
     """
-    if is_aligned(before, after):
-        return None
-    return MissingEntries(with_tensors(after, itertools.repeat(torch.empty(()))))
+
+    def __init__(self, optimizer: Any) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+
+
+def require_entries(before: Any, after: Any) -> None:
+    """Raise :class:`MissingEntriesError` if a step adds entries to the optimizer's state."""
+    if not is_aligned(before, after):
+        # The tensors of the later state belong to the capture.
+        raise MissingEntriesError(with_tensors(after, itertools.repeat(torch.empty(()))))

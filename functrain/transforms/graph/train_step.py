@@ -20,7 +20,7 @@ from functrain.errors import CaptureError
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import alike, builder, flatten, with_tensors
 from functrain.transforms.graph.lowering import Lowering
-from functrain.transforms.graph.missing_entries import MissingEntries, missing_entries
+from functrain.transforms.graph.missing_entries import require_entries
 from functrain.transforms.torch_internals import (
     TorchDispatchMode,
     get_proxy_mode,
@@ -46,13 +46,15 @@ class Graph(NamedTuple):
 
 def captured_step(
     fixed: Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
-) -> Graph | MissingEntries:
-    """Return the graph of a step for inputs like these, or the entries that their state lacks.
+) -> Graph:
+    """Return the graph of a step for inputs like these.
 
     The state has ``params, buffers, optimizer, ema`` and is not changed here; the inputs are
     ``batches, lr, ema_due`` and ``scalars``.
+
+    Raises:
+        MissingEntriesError: the state lacks entries that the step adds.
     """
-    missing: list[MissingEntries] = []
 
     def function(leaves: list[Tensor]) -> step.Outputs:
         given = iter(leaves)
@@ -61,19 +63,11 @@ def captured_step(
         whole = {**own, **scalars}
         with WriteRecorder(own["params"], fixed.model.writes):
             new, outputs = step.functional(fixed, _of_fixed_shapes)(whole, **rest)
-        if entries := missing_entries(own["optimizer"], new["optimizer"]):
-            missing.append(entries)
-            return {}
-        write(own, {name: new[name] for name in own})
-        # A metric may be a part of the state, which the next step writes over.
-        outputs["metrics"] = {name: one.clone() for name, one in outputs["metrics"].items()}
-        return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
+        return written_over(own, new, scalars, outputs)
 
     examples = [*flatten(state), *flatten(inputs)]
     made = functools.partial(capture, function, examples, fixed.model.module)
     captured = capture_with_copies(made, fixed.model.writes)
-    if missing:
-        return missing[0]
     # Not the examples themselves: where two of them share memory, that would be built in.
     call = lowering.compile(captured.graph, list(map(alike, examples)))
     build = builder(captured.returned)
@@ -102,6 +96,21 @@ def _of_fixed_shapes(request: Request) -> Gradients:
                 None,
             )
     return found
+
+
+def written_over(
+    state: step.DeviceState, new: step.DeviceState, scalars: dict[str, Any], outputs: step.Outputs
+) -> dict[str, Any]:
+    """Write the results of a step over its state, and return its scalars and outputs.
+
+    Raises:
+        MissingEntriesError: the state lacks entries that the step adds.
+    """
+    require_entries(state["optimizer"], new["optimizer"])
+    write(state, {name: new[name] for name in state})
+    # A metric may be a part of the state, which the next step writes over.
+    outputs["metrics"] = {name: one.clone() for name, one in outputs["metrics"].items()}
+    return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
 
 
 def write(old: Any, new: Any) -> None:
