@@ -28,10 +28,9 @@ from functrain.core.part_sums import Part, PartSums, divisor_of, mean_outcome, p
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
-from functrain.distributed.gathering import combined, first_of, outcomes_of
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
-from functrain.distributed.results import Gathering
+from functrain.distributed.results import Gathering, combined, first_of, outcomes_of
 from functrain.distributed.step_facts import Comparison, Facts, agreed, facts_of
 from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError
