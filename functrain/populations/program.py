@@ -37,7 +37,6 @@ from functrain.populations.evaluation import (
 )
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.members import rows
-from functrain.populations.replacement import replaced_by, with_value
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.populations.stopping import Parts, train_rest
 from functrain.transforms.graph.lowering import Lowering
@@ -166,11 +165,8 @@ class Population(Program):
         donation: Donation | None,
     ) -> tuple[DeviceState, Outputs]:
         """Make the device part of a step, of some members at a time."""
-        number, seeds, own_batches = (
-            state.counters.step,
-            states.seeds_of(state),
-            self.batches == "own",
-        )
+        number, seeds = state.counters.step, states.seeds_of(state)
+        own_batches = self.batches == "own"
         lr = tree.map(lambda rate: rate.to(state.device), host_lr)
         ema_due = self.is_ema_due(number)
         step: Any = self.device_step
@@ -342,10 +338,10 @@ class Population(Program):
         programs, _ = self._hyperparameters(state)
         index = self._index(index)
         if by is not None:
-            state = replaced_by(state, programs, self.values, index, self._index(by))
+            state = named.replaced_by(state, programs, self.values, index, self._index(by))
         held = states.held_by(state)
         for path, value in values.items():
-            held = with_value(self.programs[0], held, index, path, value)
+            held = named.with_value(self.programs[0], held, index, path, value)
         return states.holding(state, held)
 
     def _with(

@@ -15,9 +15,8 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, number, one_of, optional
 from functrain.metrics.mode import resolved_mode
-from functrain.populations.hyperparameters import held
+from functrain.populations.hyperparameters import held, with_value
 from functrain.populations.program import Population
-from functrain.populations.replacement import with_value
 from functrain.populations.states import held_by
 from functrain.training.early_stopping.rule import Directed, State, awaited
 
