@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core import anomaly, nonfinite, step
+from functrain.core import anomaly, step
 from functrain.core.accumulation import StepGradients
 from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
@@ -134,19 +134,11 @@ class ShardedStep:
             require_all_ranks("a step of a sharded program")
 
     def _execution(self) -> step.Execution:
-        return step.Execution(
-            gradients=self._gradients,
-            foreach=True,
-            finite=nonfinite.finite_on_host,
-            writable=step.EAGER.writable,
+        return step.EAGER._replace(
+            gradients=lambda fixed, *given: self.gradients(*given),
             update=functools.partial(updated, self.placed),
             average=functools.partial(averaged, self.placed),
         )
-
-    def _gradients(
-        self, fixed: Fixed, state: dict[str, Any], batch: Any, donated: bool, seed: int | None
-    ) -> StepGradients:
-        return self.gradients(state, batch, donated, seed)
 
 
 def updated(
