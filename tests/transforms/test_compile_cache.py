@@ -23,7 +23,7 @@ from functrain.transforms.graph.ahead import compiled_ahead, prune
 from functrain.transforms.graph.digest import digest, settings_digest
 from functrain.transforms.graph.inductor import compile_to_file
 from functrain.transforms.graph.kept import private
-from functrain.transforms.graph.updates import Updates
+from functrain.transforms.graph.loops import Updates
 
 pytestmark = pytest.mark.row(50)
 

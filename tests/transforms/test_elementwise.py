@@ -14,8 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.transforms.graph.elementwise import split
 from functrain.transforms.graph.inductor import begin_update
+from functrain.transforms.graph.kept import load_update
 from functrain.transforms.graph.kernels import copy_update
-from functrain.transforms.graph.libraries import load_update
 
 Function = Callable[..., list[Tensor]]
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.transforms.graph.digest import digest
-from functrain.transforms.graph.libraries import load_package, load_update
-from functrain.transforms.graph.updates import Updates
+from functrain.transforms.graph.kept import load_package, load_update
+from functrain.transforms.graph.loops import Updates
 
 Callee = Callable[..., Any]
 # An update is put in its place just before the package that needs it. One that has waited for so
@@ -33,25 +33,37 @@ def compiled_ahead(
     inputs: list[Tensor],
     options: Mapping[str, Any],
     updates: Updates | None = None,
+    limit: int | None = None,
 ) -> Callee:
     """Load the library of a graph, which is compiled if it is not there yet.
 
     Libraries are code: load only those that you trust. ``updates`` follow the graph, in a library
-    of their own.
+    of their own. Others go where all together have more bytes than the ``limit``.
     """
     path = directory / f"{digest(graph, inputs, options, updates)}.pt2"
-    if path.exists():
-        try:
-            call = _loaded(path, updates)
-            with contextlib.suppress(OSError):  # it may be another user's, or removed by now
-                os.utime(path)  # which says that it is used
-            return call
-        except (RuntimeError, ImportError):
-            _remove(path)  # damaged, or of another machine
-    from functrain.transforms.graph.inductor import compile_to_file
+    call = _found(path, updates)
+    if call is None:
+        from functrain.transforms.graph.inductor import compile_to_file
 
-    compile_to_file(path, graph, inputs, options, updates)
-    return _loaded(path, updates)
+        compile_to_file(path, graph, inputs, options, updates)
+        call = _loaded(path, updates)
+    if limit is not None:
+        prune(directory, limit)
+    return call
+
+
+def _found(path: Path, updates: Updates | None) -> Callee | None:
+    """Load a library and note that it is used, if it is there and not damaged."""
+    if not path.exists():
+        return None
+    try:
+        call = _loaded(path, updates)
+    except (RuntimeError, ImportError):
+        _remove(path)  # damaged, or of another machine
+        return None
+    with contextlib.suppress(OSError):  # it may be another user's, or removed by now
+        os.utime(path)
+    return call
 
 
 def _loaded(path: Path, updates: Updates | None) -> Callee:

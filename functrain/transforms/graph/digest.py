@@ -14,10 +14,10 @@ from torch.fx import GraphModule
 from xxhash import xxh3_128
 
 from functrain.transforms.graph.inputs import form
-from functrain.transforms.graph.updates import Updates
+from functrain.transforms.graph.loops import Updates
 
 # Changes to these files change the code of a graph.
-_COMPILING = ("inductor.py", "kernels.py", "kept.py", "libraries.py", "standalone.py")
+_COMPILING = ("inductor.py", "kernels.py", "kept.py", "standalone.py")
 _OF_TORCH = ("aten", "prims", "higher_order")
 
 

@@ -16,8 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.transforms.graph.aliases import Aliases, is_pure
 from functrain.transforms.graph.cplusplus import TYPES, has_expression
-from functrain.transforms.graph.loops import Update, source
-from functrain.transforms.graph.updates import Updates, layout
+from functrain.transforms.graph.loops import Update, Updates, layout, source
 
 _COPY = torch.ops.aten.copy_.default
 _DTYPES = (torch.float32, torch.float64)

@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 
 from functrain.transforms.graph import kept
 from functrain.transforms.graph.digest import digest
+from functrain.transforms.graph.loops import Updates
 from functrain.transforms.graph.standalone import is_plain, standalone
-from functrain.transforms.graph.updates import Updates
 
 if TYPE_CHECKING:  # this takes a while to import
     from functrain.transforms.graph.kernels import Written

@@ -17,7 +17,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_file
 from torch.fx import Graph, GraphModule
 
 from functrain.errors.base import FunctrainWarning, warn
-from functrain.transforms.graph.updates import Updates
+from functrain.transforms.graph.loops import Updates
 
 if TYPE_CHECKING:
     from functrain.transforms.graph.kernels import Written

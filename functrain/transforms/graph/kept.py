@@ -1,8 +1,9 @@
-"""Keep what Inductor compiles in memory, so that the next process loads it without Inductor.
+"""Load compiled code, and keep what Inductor compiles in memory for the next process.
 
-Inductor has a cache too, but looks into it only after it has been imported and has prepared the
-graph again, which takes seconds. An entry here is a file next to that cache: Inductor's Python
-function that calls the kernels, and the libraries in the cache that hold them.
+This imports nothing of Inductor, which takes longer than all the rest. Inductor has a cache too,
+but looks into it only after it has been imported and has prepared the graph again, which takes
+seconds. An entry here is a file next to that cache: Inductor's Python function that calls the
+kernels, and the libraries in the cache that hold them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
+from xxhash import xxh3_128
 
-from functrain.transforms.graph.libraries import checksum, functions
 from functrain.transforms.graph.standalone import scope_of_torch
 
 Callee = Callable[..., Any]
-_SUM = 32  # characters of a checksum
+ENTRY = "kernels"  # the name of a module of kernels, and of its function
+_SUM = 16  # bytes of a checksum
 
 
 @attrs.frozen
@@ -50,9 +54,7 @@ class Library:
         Raises:
             ImportError: the file is missing or damaged.
         """
-        # To load a library that was cut short ends the process with SIGBUS.
-        content = Path(self.path).read_bytes() if Path(self.path).exists() else b""
-        if checksum(content).hex() != self.digest:
+        if checksum(_content(Path(self.path))).hex() != self.digest:
             raise ImportError(f"{self.path} is missing or has changed")
         return dict(zip(self.names, functions(Path(self.path)), strict=True))
 
@@ -70,9 +72,9 @@ def load(path: Path) -> dict[str, Any] | None:
     """Return functions and libraries of an entry by name, ``None`` if it is missing or damaged."""
     try:
         content = path.read_bytes()
-        if checksum(content[_SUM:]).hex().encode() != content[:_SUM]:
+        if checksum(content[2 * _SUM :]).hex().encode() != content[: 2 * _SUM]:
             raise ImportError(f"{path} has changed")
-        found, scope = json.loads(content[_SUM:]), scope_of_torch()
+        found, scope = json.loads(content[2 * _SUM :]), scope_of_torch()
         for one in found["libraries"]:
             scope.update(Library(**one).load())
         exec(found["code"], scope)
@@ -124,3 +126,58 @@ def private(directory: Path) -> Path:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(f"{directory} cannot be written to")
     return directory
+
+
+def load_package(path: Path) -> Callee:
+    """Load a graph that was compiled ahead of time.
+
+    Raises:
+        RuntimeError: the file is damaged, or of another machine.
+    """
+    # The same call as in torch._inductor.aoti_load_package, for one model and one runner.
+    loader: Any = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
+
+    def call(*leaves: Tensor) -> Any:
+        return loader.boxed_run(list(leaves))
+
+    return call
+
+
+def functions(path: Path) -> list[Callee]:
+    """Load a library of kernels (``kernels.py``), and return its functions.
+
+    Raises:
+        ImportError: it is no library, or of another machine.
+    """
+    # By which Inductor's template finds the function that gives a tensor's address.
+    guards: Any = torch._C._dynamo.guards
+    address = str(guards._torchinductor_pyobject_tensor_data_ptr)
+    os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = address
+    name = f"{path.stem}.{ENTRY}"
+    loader = ExtensionFileLoader(name, str(path))
+    module = module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    loader.exec_module(module)
+    found: list[Callee] = getattr(module, ENTRY)()
+    return found
+
+
+def checksum(content: bytes) -> bytes:
+    """Return the bytes that :func:`load_update` expects behind a library."""
+    return xxh3_128(content).digest()
+
+
+def load_update(path: Path) -> Callable[..., None]:
+    """Load an update (``kernels.compile_update``) that is followed by its checksum.
+
+    Raises:
+        ImportError: the file is missing, damaged, or of another machine.
+    """
+    found = _content(path)
+    if checksum(found[:-_SUM]) != found[-_SUM:]:
+        raise ImportError(f"expected a library with its checksum, got {len(found)} bytes at {path}")
+    return functions(path)[0]
+
+
+def _content(path: Path) -> bytes:
+    # To load a library that was cut short ends the process with SIGBUS, so it is read before.
+    return path.read_bytes() if path.exists() else b""

@@ -23,7 +23,7 @@ from torch._inductor.codegen import common
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.cpu_vec_isa import valid_vec_isa_list
 
-from functrain.transforms.graph.libraries import ENTRY, checksum
+from functrain.transforms.graph.kept import ENTRY, checksum
 
 _TOGETHER = 24  # kernels in one library, of which a large graph has one for each compiler thread
 _ONE_AT_A_TIME = threading.RLock()  # Inductor's writers are the process's

@@ -1,15 +1,19 @@
-"""The source of a library that updates parameters: one loop for each rule, in C++."""
+"""A library that updates parameters after the rest of a graph: one loop for each rule, in C++."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import attrs
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from functrain.transforms.graph.cplusplus import PRELUDE, TYPES, expression
+
+Layout = tuple[int, ...]
 
 _PARALLEL = 1 << 16  # elements from which another thread is worth its start
 _RULE = """
@@ -37,6 +41,49 @@ static void update(void* const* p) {{
                 one.size * part / {parts}, one.size * (part + 1) / {parts}, p, places + one.first);
 }}
 """
+
+
+@attrs.frozen
+class Updates:
+    """A library to be compiled that updates what a graph is given, after the graph was called.
+
+    Attributes:
+        source: in C++.
+        given: how many tensors it takes: those of the graph, and those that the graph returns last.
+        layouts: of the latter.
+    """
+
+    source: str
+    given: int
+    layouts: list[Layout]
+
+    def after(self, rest: Callable[..., Any], update: Callable[..., None]) -> Callable[..., Any]:
+        """Return a function that calls the rest of the graph, and then the library.
+
+        It raises ``RuntimeError``, and updates nothing, if the graph returns other layouts.
+        """
+        is_checked = False  # a compiled graph returns the same layouts each time
+
+        def both(*leaves: Tensor) -> list[Tensor]:
+            nonlocal is_checked
+            found: list[Tensor] = rest(*leaves)
+            count = len(found) - len(self.layouts)
+            read = found[count:]
+            if not is_checked:
+                got = list(map(layout, read))
+                if got != self.layouts:  # also under python -O: the library reads by these strides
+                    raise RuntimeError(f"expected tensors laid out as {self.layouts}, got {got}")
+                is_checked = True
+            update(*leaves, *read)
+            return found[:count]
+
+        return both
+
+
+def layout(tensor: Tensor) -> Layout:
+    """Return shape and strides of a tensor, without the strides of dimensions of size 1."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return (*tensor.shape, *(stride for size, stride in pairs if size != 1))
 
 
 class Update(NamedTuple):

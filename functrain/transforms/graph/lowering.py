@@ -15,7 +15,7 @@ from functrain.errors import CompilationError, CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.aliases import Aliases
 from functrain.transforms.graph.capture import waiting_line
-from functrain.transforms.graph.updates import Updates
+from functrain.transforms.graph.elementwise import split
 from functrain.transforms.torch_internals import dynamo_backend
 
 Callee = Callable[..., Any]
@@ -70,7 +70,7 @@ class Lowering:
         return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        from functrain.transforms.graph.elementwise import split
+        from functrain.transforms.graph.ahead import compiled_ahead
         from functrain.transforms.graph.in_memory import compiled_in_memory
 
         options = {**_settings_of_mode(self.mode), **self.options}
@@ -78,7 +78,7 @@ class Lowering:
         loosen(graph)
         if self.directory is not None:
             try:
-                return self._kept(self.directory, graph, inputs, options, updates)
+                return compiled_ahead(self.directory, graph, inputs, options, updates, self.limit)
             except Exception as error:  # not hidden: raised again, or in the warning
                 if self.limit is None:  # the user chose the directory
                     raise
@@ -89,21 +89,6 @@ class Lowering:
                 CompileCacheWarning,
             )
         return compiled_in_memory(graph, inputs, options, updates)
-
-    def _kept(
-        self,
-        directory: Path,
-        graph: GraphModule,
-        inputs: list[Tensor],
-        options: Mapping[str, Any],
-        updates: Updates | None,
-    ) -> Callee:
-        from functrain.transforms.graph.ahead import compiled_ahead, prune
-
-        call = compiled_ahead(directory, graph, inputs, options, updates)
-        if self.limit is not None:
-            prune(directory, self.limit)
-        return call
 
 
 def _settings_of_mode(mode: str | None) -> dict[str, Any]:

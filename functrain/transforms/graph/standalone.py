@@ -77,11 +77,8 @@ def is_plain(graph: GraphModule) -> bool:
         return False
     kinds = {node.op for node in graph.graph.nodes}
     # Constants are attributes of Inductor's module.
-    return kinds <= {"placeholder", "call_function", "output"} and not _is_autocast()
-
-
-def _is_autocast() -> bool:
-    return torch._C._is_any_autocast_enabled()
+    plain = kinds <= {"placeholder", "call_function", "output"}
+    return plain and not torch._C._is_any_autocast_enabled()
 
 
 def _globals(code: CodeType) -> Iterator[str]:
