@@ -126,13 +126,8 @@ def waits_for_one_that_waits() -> None:
     world = joined()
     with world.failing_together():
         if world.rank == 1:
-            raise ValueError("first in the chain")
+            raise ValueError("early")
         dist.recv(torch.empty(1), src={0: 1, 2: 0}[world.rank])
-
-
-def test_a_rank_that_waits_for_a_waiting_rank_ends_too() -> None:
-    first, _, third = ranks.outcomes(waits_for_one_that_waits, 3)
-    assert str(first) == str(third) == "rank 1 raised ValueError: first in the chain"
 
 
 def refuses_while_another_waits() -> None:
@@ -147,8 +142,9 @@ def refuses_while_another_waits() -> None:
         dist.recv(torch.empty(1), src=0)
 
 
-def test_a_rank_that_refuses_ends_those_that_wait_for_it() -> None:
-    first, _, third = ranks.outcomes(refuses_while_another_waits, 3)
+@pytest.mark.parametrize("function", [waits_for_one_that_waits, refuses_while_another_waits])
+def test_ranks_that_wait_for_a_rank_that_waits_or_refuses_end_too(function: Any) -> None:
+    first, _, third = ranks.outcomes(function, 3)
     assert str(first) == str(third) == "rank 1 raised ValueError: early"
 
 
@@ -338,11 +334,6 @@ def wrapped() -> None:
             raise OSError("could not save") from None
 
 
-def test_a_wrapped_failure_of_a_collective_names_the_rank() -> None:
-    first, _ = ranks.outcomes(wrapped, 2)
-    assert str(first) == "rank 1 raised ValueError: bad batch"
-
-
 def unrelated() -> None:
     world = joined()
     with world.failing_together():
@@ -351,7 +342,16 @@ def unrelated() -> None:
         world.barrier()
 
 
-def test_a_runtime_error_of_a_rank_is_its_own() -> None:
-    first, second = ranks.outcomes(unrelated, 2)
-    assert type(second) is RuntimeError
-    assert str(first) == "rank 1 raised RuntimeError: the model is called gloo"
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (wrapped, ValueError("bad batch")),
+        (unrelated, RuntimeError("the model is called gloo")),
+    ],
+)
+def test_an_error_of_a_rank_is_its_own_and_a_wrapped_consequence_names_it(
+    function: Any, error: Exception
+) -> None:
+    first, second = ranks.outcomes(function, 2)
+    assert type(second) is type(error)
+    assert str(first) == f"rank 1 raised {type(error).__name__}: {error}"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
+from sharded_runs import MUON
 from torch import Tensor, nn
 
 import functrain as ft
@@ -15,7 +16,6 @@ from functrain import optim, tree
 from functrain.tree.placed import is_placed
 
 SHARDS = ["optimizer", "all"]
-MUON = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
 LAMB, ADAMW, ADAFACTOR = (kind(lr=0.01) for kind in (optim.LAMB, optim.AdamW, optim.Adafactor))
 
 

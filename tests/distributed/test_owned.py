@@ -10,6 +10,7 @@ import attrs
 import pytest
 import ranks
 import torch
+from sharded_runs import MUON, after_each
 from torch import Tensor, nn
 
 import functrain as ft
@@ -18,7 +19,6 @@ from functrain.tree.placed import is_placed, local
 
 SHARDS = ["none", "optimizer", "all"]
 PARTS = 4
-MIXED = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
 # By name: those of functrain, wrappers around some, and classes of torch.
 OPTIMIZERS: dict[str, optim.Optimizer] = {
     **{
@@ -29,7 +29,7 @@ OPTIMIZERS: dict[str, optim.Optimizer] = {
             *("ScheduleFreeSGD", "SGD"),
         )
     },
-    "Muon and AdamW": MIXED,
+    "Muon and AdamW": MUON,
     "Muon, LAMB and unknown": optim.groups(
         [
             ("deep.*", optim.from_torch(torch.optim.Adafactor, lr=0.01)),
@@ -38,12 +38,12 @@ OPTIMIZERS: dict[str, optim.Optimizer] = {
         ]
     ),
     "Centralize": optim.Centralize(optim.SGD(lr=0.1, momentum=0.9)),
-    "AdaptiveGradClip": optim.AdaptiveGradClip(MIXED, clipping=0.01),
+    "AdaptiveGradClip": optim.AdaptiveGradClip(MUON, clipping=0.01),
     "ClipByBlockRms": optim.ClipByBlockRms(optim.Adafactor(lr=0.01), threshold=0.1),
     "AddNoise": optim.AddNoise(optim.AdamW(lr=0.01), eta=0.01),
     "SkipLargeUpdates": optim.SkipLargeUpdates(optim.AdamW(lr=0.01), max_norm=0.4),
     "Lookahead": optim.Lookahead(optim.LAMB(lr=0.01), sync_period=2),
-    "Float32State": optim.Float32State(MIXED, master_weights=True),
+    "Float32State": optim.Float32State(MUON, master_weights=True),
     "torch Adafactor": optim.from_torch(torch.optim.Adafactor, lr=0.01),
     "torch AdamW": optim.from_torch(torch.optim.AdamW, lr=0.01, amsgrad=True),
     "torch RMSprop": optim.from_torch(torch.optim.RMSprop, lr=0.01, momentum=0.9, centered=True),
@@ -95,18 +95,13 @@ def batches(count: int = 3) -> list[Tensor]:
     return [torch.randn(8 + index, 64, generator=generator) for index in range(count)]
 
 
-def digests(program: ft.Program, count: int = 2) -> list[Any]:
-    """Return the metrics of each step, and the digest of the last state."""
-    state, found = program.init(seed=3), []
-    for batch in batches(count):
-        state, metrics = program.train_step(state, batch)
-        found.append({name: value.item() for name, value in metrics.items()})
-    return [tree.digest(program.gathered(state)), found]
-
-
 def every_case(names: list[str]) -> dict[tuple[str, str], list[Any]]:
     """Return the digests of all placements, in one launch."""
-    return {(name, shard): digests(sharded(name, shard)) for name in names for shard in SHARDS}
+    return {
+        (name, shard): after_each(sharded(name, shard), batches(2))
+        for name in names
+        for shard in SHARDS
+    }
 
 
 @pytest.mark.row(59)
@@ -115,8 +110,8 @@ def every_case(names: list[str]) -> dict[tuple[str, str], list[Any]]:
     ("n", "names"), [(3, FOUR), (2, ["Muon and AdamW", "LAMB"]), (3, [*OPTIMIZERS]), (4, FOUR)]
 )
 def test_every_optimizer_has_one_digest(n: int, names: list[str]) -> None:
-    alone = {name: digests(sharded(name, "all")) for name in names}
-    plain = {name: digests(made(name, accumulate=PARTS)) for name in names}
+    alone = {name: after_each(sharded(name, "all"), batches(2)) for name in names}
+    plain = {name: after_each(made(name, accumulate=PARTS), batches(2)) for name in names}
     assert [name for name in names if alone[name] != plain[name]] == []
     expected = {(name, shard): alone[name] for name in names for shard in SHARDS}
     for found in ranks.run(every_case, n, names, timeout=300):

@@ -115,9 +115,9 @@ def with_too_few_parts() -> None:
 
 
 def test_more_processes_than_parts_are_an_error_on_every_rank() -> None:
-    for error in ranks.outcomes(with_too_few_parts, 2):
-        assert isinstance(error, ft.errors.ConfigurationError)
-        assert "parts: expected 2 or more" in str(error)
+    ranks.require_error(
+        ft.errors.ConfigurationError, "parts: expected 2 or more", with_too_few_parts, 2
+    )
 
 
 def raising(rank: int) -> None:
@@ -140,32 +140,6 @@ def test_a_loss_that_raises_on_one_rank_ends_all(rank: int) -> None:
         assert isinstance(error, expected)
         assert "bad sample" in str(error)
         assert other == rank or f"rank {rank}" in str(error)
-
-
-def with_other_batches() -> None:
-
-    program = ft.sharded(made("Tiny"), parts=2)
-    rank = torch.distributed.get_rank()
-    program.train_step(program.init(), batches("Tiny", [8 + rank])[0])
-
-
-def test_ranks_with_batches_of_other_sizes_are_an_error() -> None:
-    for error in ranks.outcomes(with_other_batches, 2):
-        assert isinstance(error, ft.errors.RankMismatchError)
-        assert "9 samples" in str(error)
-
-
-def misplaced() -> None:
-    plain = made("MLP")
-    program = ft.sharded(plain, ft.Placement(shard="all"), parts=2)
-
-    program.train_step(plain.init(), batches("MLP", [8])[0])
-
-
-def test_a_state_that_was_not_placed_is_an_error() -> None:
-    for error in ranks.outcomes(misplaced, 2):
-        assert isinstance(error, ft.errors.UnsupportedError)
-        assert "program.place(state)" in str(error)
 
 
 def test_a_sharded_program_is_neither_compiled_nor_sharded_again() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ranks
 import torch
+from sharded_runs import after_each
 from torch import Tensor, nn
 
 import functrain as ft
@@ -186,15 +187,11 @@ Digests = list[tuple[str, dict[str, float]]]
 
 def steps(program: ft.Program) -> Digests:
     """Return digest and metrics after each step."""
-    state, found = program.init(seed=3), []
     generator = torch.Generator().manual_seed(7)
-    for size in (8, 13, 1, 6):
-        batch = torch.randn(size, 64, generator=generator)
+    given = [torch.randn(size, 64, generator=generator) for size in (8, 13, 1, 6)]
+    for batch in given:
         batch[0, 0] = 1.0  # no batch without weight
-        state, metrics = program.train_step(state, batch)
-        numbers = {name: value.item() for name, value in metrics.items()}
-        found.append((tree.digest(program.gathered(state)), numbers))
-    return found
+    return after_each(program, given)
 
 
 def made(model: str, **options: Any) -> ft.Program:
@@ -268,9 +265,9 @@ def test_a_buffer_that_grows_is_that_of_the_first_part_if_asked() -> None:
 def test_models_that_parts_cannot_share(
     model: str, donated: bool, kind: type[Exception], remedy: str
 ) -> None:
-    for error in ranks.outcomes(sharded, 2, model, "none", 4, donated):
-        assert isinstance(error, kind | ft.errors.RankFailedError)
-        assert remedy in str(error)
+    ranks.require_error(
+        kind | ft.errors.RankFailedError, remedy, sharded, 2, model, "none", 4, donated
+    )
 
 
 def step_on_meta(nonfinite: Any) -> ft.Program:

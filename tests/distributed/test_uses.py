@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 import ranks
 import torch
+from sharded_runs import MUON
 from torch import nn
 
 import functrain as ft
-from functrain import optim, tree
+from functrain import tree
 from functrain.examples import chargpt
 from functrain.generation import Sampler, generate
 from functrain.testing import check_resumes
-
-MUON = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
 
 
 def texts() -> list[str]:
@@ -68,9 +67,7 @@ def resumption() -> None:
 
 
 def test_resumption_is_checked_in_one_process() -> None:
-    for error in ranks.outcomes(resumption, 2):
-        assert isinstance(error, ft.errors.ConfigurationError)
-        assert "expected one process, got 2" in str(error)
+    ranks.require_error(ft.errors.ConfigurationError, "expected one process, got 2", resumption, 2)
 
 
 def continued(directory: str, parts: int | None, steps: int) -> None:

@@ -184,49 +184,36 @@ def test_seeds_decide_and_iterate_goes_on() -> None:
     assert rows["moved"].shape == (8,)
 
 
-def other_key(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {"w": tree["w"], "names": tree["names"], "non": None}, {}
-
-
-def other_shape(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**tree, "w": tree["w"][None]}, {}
-
-
-def other_dtype(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**tree, "w": tree["w"].double()}, {}
-
-
-def other_kind(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**tree, "names": ("w",)}, {}
-
-
-def number(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**tree, "w": 1.0}, {}
-
-
-def no_metrics(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return tree
-
-
-def text(tree: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return tree, {"loss": "small"}
-
-
 @pytest.mark.parametrize(
-    ("step", "words"),
+    ("wrong", "words"),
     [
-        (other_key, "state.tree.none is missing"),
-        (other_key, "state.tree.non is unexpected (did you mean 'none'?)"),
-        (other_shape, "state.tree.w has the shape [1, 2], expected [2]"),
-        (other_dtype, "state.tree.w has the dtype torch.float64, expected torch.float32"),
-        (other_kind, "state.tree.names is a tuple, expected a list"),
-        (number, "state.tree.w is a float, expected a tensor of shape [2]"),
-        (no_metrics, "train_step must return (tree, metrics)"),
-        (text, "'loss' is a str"),
+        (lambda t: ({"w": t["w"], "names": ["w"], "non": None}, {}), "state.tree.none is missing"),
+        (
+            lambda t: ({"w": t["w"], "names": ["w"], "non": None}, {}),
+            "state.tree.non is unexpected (did you mean 'none'?)",
+        ),
+        (
+            lambda t: ({**t, "w": t["w"][None]}, {}),
+            "state.tree.w has the shape [1, 2], expected [2]",
+        ),
+        (
+            lambda t: ({**t, "w": t["w"].double()}, {}),
+            "state.tree.w has the dtype torch.float64, expected torch.float32",
+        ),
+        (
+            lambda t: ({**t, "names": ("w",)}, {}),
+            "state.tree.names is a tuple, expected a list",
+        ),
+        (
+            lambda t: ({**t, "w": 1.0}, {}),
+            "state.tree.w is a float, expected a tensor of shape [2]",
+        ),
+        (lambda t: t, "train_step must return (tree, metrics)"),
+        (lambda t: (t, {"loss": "small"}), "'loss' is a str"),
     ],
 )
-def test_a_wrong_result_is_refused_by_path(step: Any, words: str) -> None:
-    program = attrs.evolve(gradient(), step=step)
+def test_a_wrong_result_is_refused_by_path(wrong: Any, words: str) -> None:
+    program = attrs.evolve(gradient(), step=lambda tree, batch, rng: wrong(tree))
     with pytest.raises(errors.StepResultError) as caught:
         program.train_step(program.init(), own.X[:8])
     assert words in str(caught.value)

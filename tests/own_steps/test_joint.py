@@ -265,79 +265,56 @@ def test_an_observing_schedule_sees_evaluations() -> None:
     assert float(run.history["lr"][-1]) < 1e-2
 
 
-def forgetting(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {"generator": states["generator"]}, {}
+def with_generator(states: Any, **fields: Any) -> Any:
+    """Return the states with other fields in that of the generator, and no metrics."""
+    return {**states, "generator": attrs.evolve(states["generator"], **fields)}, {}
 
 
-def misspelling(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**states, "generatr": states["generator"]}, {}
+def at(states: Any, **counts: int) -> Any:
+    return with_generator(states, counters=attrs.evolve(states["generator"].counters, **counts))
 
 
-def exchanging(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return dict.fromkeys(states, states["generator"]), {}
-
-
-def rewinding(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    old = states["generator"]
-    counters = attrs.evolve(old.counters, step=-1)
-    return {**states, "generator": attrs.evolve(old, counters=counters)}, {}
-
-
-def reseeding(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**states, "generator": ft.fork(states["generator"], seed=77)}, {}
-
-
-def widening(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    old = states["generator"]
-    params = {path: value.double() for path, value in old.params.items()}
-    return {**states, "generator": attrs.evolve(old, params=params)}, {}
-
-
-def jumping(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    new, metrics = own.alternate(programs, states, batch, rng)
-    old = new["generator"]
-    counters = attrs.evolve(old.counters, step=50)
-    return {**new, "generator": attrs.evolve(old, counters=counters)}, metrics
-
-
-def emptying(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**states, "generator": attrs.evolve(states["generator"], optimizer={})}, {}
-
-
-def unwrapped(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return {**states, "generator": states["generator"].params}, {}
-
-
-def alone(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return states
-
-
-def wide(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return states, {"loss": batch.mean(1)}
-
-
-def named_step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
-    return states, {"step": 3}
+def in_float64(states: Any) -> Any:
+    params = {path: one.double() for path, one in states["generator"].params.items()}
+    return with_generator(states, params=params)
 
 
 @pytest.mark.parametrize(
-    ("step", "words"),
+    ("wrong", "words"),
     [
-        (forgetting, "no state of 'discriminator'"),
-        (misspelling, "'generatr' (did you mean 'generator'?)"),
-        (exchanging, "state.discriminator.params.1.weight is unexpected"),
-        (rewinding, "a state of 'generator' at step -1"),
-        (jumping, "a state of 'generator' at step 50, after 8 samples, and was given one at step"),
-        (emptying, "missing 'optimizer.exp_avg.0.weight'"),
-        (reseeding, "state of 'generator' with the seed 77"),
-        (widening, "state.generator.params.0.weight has the dtype torch.float64"),
-        (unwrapped, "'generator' is a FrozenDict, expected a TrainState"),
-        (alone, "step must return (states, metrics)"),
-        (wide, "'loss' is a tensor of shape [8]"),
-        (named_step, "'step': the log has its own"),
+        (lambda s: ({"generator": s["generator"]}, {}), "no state of 'discriminator'"),
+        (
+            lambda s: ({**s, "generatr": s["generator"]}, {}),
+            "'generatr' (did you mean 'generator'?)",
+        ),
+        (
+            lambda s: (dict.fromkeys(s, s["generator"]), {}),
+            "state.discriminator.params.1.weight is unexpected",
+        ),
+        (lambda s: at(s, step=-1), "a state of 'generator' at step -1"),
+        (
+            lambda s: at(s, step=50, samples=8),
+            "a state of 'generator' at step 50, after 8 samples, and was given one at step",
+        ),
+        (lambda s: with_generator(s, optimizer={}), "missing 'optimizer.exp_avg.0.weight'"),
+        (
+            lambda s: ({**s, "generator": ft.fork(s["generator"], seed=77)}, {}),
+            "state of 'generator' with the seed 77",
+        ),
+        (in_float64, "state.generator.params.0.weight has the dtype torch.float64"),
+        (
+            lambda s: ({**s, "generator": s["generator"].params}, {}),
+            "'generator' is a FrozenDict, expected a TrainState",
+        ),
+        (lambda s: s, "step must return (states, metrics)"),
+        (lambda s: (s, {"loss": torch.zeros(8)}), "'loss' is a tensor of shape [8]"),
+        (lambda s: (s, {"step": 3}), "'step': the log has its own"),
     ],
 )
-def test_a_wrong_result_is_refused_by_name(step: Any, words: str) -> None:
+def test_a_wrong_result_is_refused_by_name(wrong: Any, words: str) -> None:
+    def step(programs: Any, states: Any, batch: Tensor, rng: torch.Generator) -> Any:
+        return wrong(states)
+
     program = attrs.evolve(own.gan(), step=step)
     with pytest.raises(errors.StepResultError) as caught:
         program.train_step(program.init(), own.X[:8])

@@ -26,24 +26,21 @@ def test_iterate_steps_a_population_and_fills_in_the_horizon_of_each_member() ->
     assert some.member(chosen, 0).counters.step == 4
 
 
-def test_vmap_over_a_train_step_names_population() -> None:
+@pytest.mark.parametrize("over", ["weights", "batches"])
+def test_vmap_over_a_train_step_names_population(over: str) -> None:
     own = program()
     state = own.init()
 
-    def step(weight: torch.Tensor) -> Any:
+    def step(weight: Any, given: Any) -> Any:
         params = {**state.params, "0.weight": weight}
-        return own.train_step(attrs.evolve(state, params=params), batch(0))[1]["loss"]
+        return own.train_step(attrs.evolve(state, params=params), given)[1]["loss"]
 
+    one = state.params["0.weight"], batch(0)
+    several = ft.tree.map(lambda leaf: torch.stack([leaf, leaf]), one)
+    axes = (0, None) if over == "weights" else (None, 0)
+    given = [two if axis == 0 else own for own, two, axis in zip(one, several, axes, strict=True)]
     with pytest.raises(UnsupportedError, match=r"functrain.population\(program"):
-        torch.func.vmap(step)(torch.stack([state.params["0.weight"]] * 2))
-
-
-def test_vmap_over_the_batches_of_a_train_step_names_population() -> None:
-    own = program()
-    state, given = own.init(), batch(0)
-    several = ft.tree.map(lambda leaf: torch.stack([leaf, leaf]), given)
-    with pytest.raises(UnsupportedError, match=r"functrain.population\(program"):
-        torch.func.vmap(lambda one: own.train_step(state, one)[1]["loss"])(several)
+        torch.func.vmap(step, in_dims=axes)(*given)
 
 
 def test_several_steps_in_one_call_of_a_population() -> None:

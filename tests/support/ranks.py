@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, UnionType
 from typing import Any
 
 import attrs
@@ -88,6 +88,15 @@ def run(function: Callable[..., Any], n: int, *args: Any, timeout: float = _LONG
         )
         raise RanksError("\n" + "\n".join(texts))
     return found
+
+
+def require_error(
+    kind: type[Exception] | UnionType, words: str, function: Callable[..., Any], n: int, *args: Any
+) -> None:
+    """Require that a function raises an error of a kind, with some words, on each of n ranks."""
+    for error in outcomes(function, n, *args):
+        assert isinstance(error, kind), error
+        assert words in str(error)
 
 
 def outcomes(

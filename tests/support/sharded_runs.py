@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import functrain as ft
-from functrain import tree
+from functrain import optim, tree
 
+MUON = optim.groups([(optim.is_matrix, optim.Muon(lr=0.02)), ("*", optim.AdamW(lr=0.01))])
 Batch = tuple[Tensor, Tensor]
 
 
@@ -100,8 +102,13 @@ def made(model: str, optimizer: str = "AdamW", **options: Any) -> ft.Program:
 
 def digests(program: ft.Program, model: str, sizes: list[int]) -> list[Any]:
     """Return digest, loss and norm after each step; all ranks call this together."""
+    return after_each(program, batches(model, sizes))
+
+
+def after_each(program: ft.Program, given: Iterable[Any]) -> list[Any]:
+    """Return digest and metrics after the step of each batch; all ranks call this together."""
     state, found = program.init(seed=3), []
-    for batch in batches(model, sizes):
+    for batch in given:
         state, metrics = program.train_step(state, batch)
         numbers = {name: value.item() for name, value in metrics.items()}
         found.append((tree.digest(program.gathered(state)), numbers))

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from compiling import mean_square
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -20,10 +21,6 @@ from functrain.errors import CaptureError, FallbackWarning
 pytestmark = pytest.mark.row(50)
 
 X = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
-
-
-def mean_square(model: nn.Module, x: Tensor) -> Tensor:
-    return model(x).square().mean()
 
 
 def both(model: Any, loss: Any = mean_square, **options: Any) -> tuple[ft.Program, ft.Program]:
@@ -93,13 +90,18 @@ class Leaving(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.linear, self.does = nn.Linear(6, 6), does
-        self.many: list[int] = []
+        self.calls, self.many = 0, list[int]()
         self.by_name = {"k": 1}
         self.tensor = torch.ones(())
         self.found: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) * self.does(self)
+
+
+def in_number(m: Any) -> Any:
+    m.calls += 1
+    return m.calls
 
 
 def in_list(m: Any) -> Any:
@@ -121,13 +123,25 @@ def in_place(m: Any) -> Any:
     return m.tensor.mul_(2)
 
 
-@pytest.mark.parametrize("does", [in_list, in_dict, in_tensor, in_place])
-def test_a_module_that_counts_is_refused_and_put_back(does: Any) -> None:
+CHANGED = "attribute {!r} of the module was changed"
+
+
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        (in_number, CHANGED.format("calls")),
+        (in_list, CHANGED.format("many")),
+        (in_dict, CHANGED.format("by_name")),
+        (in_tensor, CHANGED.format("tensor")),
+        (in_place, "neither parameter, buffer nor batch is written to"),
+    ],
+)
+def test_a_module_that_counts_is_refused_and_put_back(does: Any, message: str) -> None:
     eager, captured = both(Leaving(does))
-    with pytest.raises(CaptureError, match=r"was changed|is written to"):
+    with pytest.raises(CaptureError, match=message):
         captured.train_step(captured.init(), X)
     shell = captured.fixed.model.module
-    assert (shell.many, shell.by_name) == ([], {"k": 1})
+    assert (shell.calls, shell.many, shell.by_name) == (0, [], {"k": 1})
     assert type(shell.tensor) is Tensor
     assert eager.eval_step(eager.init(), X)["loss"].isfinite()
 
@@ -295,11 +309,13 @@ def test_captures_in_several_threads() -> None:
     assert torch.backends.mkldnn.enabled == enabled
 
 
-def test_fallback_covers_batches_that_no_graph_takes() -> None:
-    eager = ft.program(nn.Linear(6, 6), lambda m, b: mean_square(m, b["x"]), ft.optim.SGD(0.1))
-    program = ft.compiled(eager, backend="eager", fallback=True)
+def test_an_object_in_a_batch_is_refused_or_runs_eagerly() -> None:
+    eager, captured = both(nn.Linear(6, 6), lambda m, b: mean_square(m, b["x"]))
+    with pytest.raises(CaptureError, match="there is a object in the batch"):
+        captured.train_step(captured.init(), {"x": X, "y": object()})
+    falling = ft.compiled(eager, backend="eager", fallback=True)
     with pytest.warns(FallbackWarning, match="there is a object in the batch"):
-        state, _ = program.train_step(program.init(), {"x": X, "y": object()})
+        state, _ = falling.train_step(falling.init(), {"x": X, "y": object()})
     assert state.counters.step == 1
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import processes
 import pytest
 import torch
-from compiling import CountingBackend, assert_close
+from compiling import CountingBackend, assert_close, mean_square
 from models import CASES, Case, classify
 from torch import Tensor, nn
 
@@ -157,7 +157,7 @@ def test_many_forms_of_batch_raise_a_warning() -> None:
 
 
 def test_a_state_of_another_dtype_has_a_graph_of_its_own() -> None:
-    program = compiled(lambda model, x: model(x).square().mean(), optimizer=ft.optim.SGD(0.1))
+    program = compiled(mean_square, optimizer=ft.optim.SGD(0.1))
     single = program.init()
     double = attrs.evolve(single, params={p: t.double() for p, t in single.params.items()})
     x = batch()[0]
@@ -169,7 +169,7 @@ def test_a_state_of_another_dtype_has_a_graph_of_its_own() -> None:
 def test_leaves_that_share_memory_do_not_write_over_each_other() -> None:
     def program() -> ft.Program:
         model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
-        return ft.program(model, lambda m, x: m(x).square().mean(), ft.optim.SGD(0.1))
+        return ft.program(model, mean_square, ft.optim.SGD(0.1))
 
     eager = program()
     graph = ft.donated(ft.compiled(eager, backend="eager"))
@@ -332,21 +332,6 @@ class TestWhatIsNoGraph:
         program.train_step(state, batch())
         assert len(found) == 1
 
-    def test_side_effects_are_noticed_and_undone(self) -> None:
-        class Counting(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.linear, self.calls = nn.Linear(6, 3), 0
-
-            def forward(self, x: Tensor) -> Tensor:
-                self.calls += 1
-                return self.linear(x) * self.calls
-
-        program = compiled(model=Counting())
-        with pytest.raises(CaptureError, match="attribute 'calls' of the module was changed"):
-            program.train_step(program.init(), batch())
-        assert program.fixed.model.module.calls == 0
-
     @pytest.mark.parametrize("draw", [random.random, np.random.rand])
     def test_random_numbers_of_python_and_numpy_are_noticed(self, draw: Any) -> None:
         program = compiled(lambda model, given: model(given[0]).mean() * draw())
@@ -354,26 +339,6 @@ class TestWhatIsNoGraph:
         with pytest.raises(CaptureError, match="were drawn"):
             program.train_step(program.init(), batch())
         assert (random.getstate(), np.random.get_state()[2]) == before
-
-    def test_a_buffer_that_changes_its_shape_is_named(self) -> None:
-        class Growing(nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                self.linear = nn.Linear(6, 3)
-                self.register_buffer("seen", torch.zeros(0))
-
-            def forward(self, x: Tensor) -> Tensor:
-                self.seen = torch.cat([self.seen, x[:, 0]])
-                return self.linear(x)
-
-        program = compiled(model=Growing(), nonfinite="ignore")
-        with pytest.raises(CaptureError, match=r"buffer 'seen' from \[0\] to \["):
-            program.train_step(program.init(), batch())
-
-    def test_an_object_in_a_batch_is_refused(self) -> None:
-        program = compiled(lambda model, given: model(given["x"]).mean())
-        with pytest.raises(CaptureError, match="there is a object in the batch"):
-            program.train_step(program.init(), {"x": batch()[0], "y": object()})
 
     def test_errors_of_the_loss_are_those_of_an_eager_step(self) -> None:
         program = compiled(lambda model, given: model(given[0]))
@@ -458,7 +423,7 @@ def test_a_compiled_run_goes_on_in_another_process_bit_for_bit(tmp_path: Path, a
 
 
 def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) -> None:
-    program = compiled(lambda model, x: model(x).square().mean())
+    program = compiled(mean_square)
     data = [batch()[0]] * 3
     ft.fit(program, data, until="1 epoch", directory=tmp_path)
     ft.fit(ft.donated(program), data, until="2 epochs", directory=tmp_path)

@@ -16,7 +16,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.errors import FunctrainWarning
 from functrain.transforms.graph import inductor, kernels
-from functrain.transforms.graph.digest import settings_digest
 from functrain.transforms.graph.kernels import Kernel, Kernels
 
 Function = Callable[..., list[Tensor]]
@@ -125,14 +124,6 @@ def test_kernels_of_one_library_take_numbers_and_check_their_count() -> None:
     assert scope["other"] == 3
     with pytest.raises(RuntimeError, match="expected 2 arguments"):
         scope["fill_1"](out)
-
-
-def test_compiling_changes_no_digest_of_settings() -> None:
-    before = settings_digest()
-    compile_in_memory(make_fx(_two)(*_inputs()), _inputs(), {})
-    assert settings_digest() == before
-    with torch._inductor.config.patch(epilogue_fusion=False):
-        assert settings_digest() != before
 
 
 def test_the_users_torch_compile_is_left_alone() -> None:

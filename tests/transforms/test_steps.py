@@ -87,9 +87,6 @@ def assert_same(program: ft.Program, given: list[Any]) -> ft.TrainState:
     return found
 
 
-GROUPS = ft.optim.groups(
-    [("*.bias", ft.optim.SGD(lr=0.1)), ("*", ft.optim.Adam(ft.schedules.Cosine(0.1, steps=20)))]
-)
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "clipped and averaged": {"clip_norm": 0.1, "ema": ft.EMA(0.9, every=3)},

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from compiling import mean_square
 from rich.console import Console
 from rich.live import Live
-from torch import Tensor, nn
+from torch import nn
 
 import functrain as ft
 from functrain.transforms.graph import capture, lowering
@@ -94,10 +95,8 @@ def test_a_step_says_that_it_is_captured_and_compiled(monkeypatch: pytest.Monkey
     for module in (capture, lowering):
         monkeypatch.setattr(module, "waiting_line", recorded)
 
-    def loss(model: nn.Module, batch: Tensor) -> Tensor:
-        return model(batch).square().mean()
-
-    program = ft.compiled(ft.program(nn.Linear(3, 2), loss, ft.optim.SGD(0.1)), backend="eager")
+    eager = ft.program(nn.Linear(3, 2), mean_square, ft.optim.SGD(0.1))
+    program = ft.compiled(eager, backend="eager")
     program.warm(program.init(), torch.ones(4, 3))
     assert said[0] == "recording the operations of a step"
     assert said[1].startswith("compiling ")
