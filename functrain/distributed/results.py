@@ -18,13 +18,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import clipping
-from functrain.core.buffers import (
-    BufferRule,
-    Statistic,
-    by_rule,
-    not_combined,
-    statistics_after,
-)
+from functrain.core.buffers import BufferRule, Statistic, by_rule, not_combined, statistics_after
 from functrain.core.loss import Outcome
 from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors

@@ -16,10 +16,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters, TrainState, is_consumed
-from functrain.errors import (
-    ConfigurationError,
-    DonatedStateError,
-)
+from functrain.errors import ConfigurationError, DonatedStateError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest, unknown_attribute
 from functrain.own_steps import results

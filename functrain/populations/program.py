@@ -28,13 +28,7 @@ from functrain.populations import anomalies, rates, states
 from functrain.populations import hyperparameters as named
 from functrain.populations.batches import Batches, parts
 from functrain.populations.draws import streams_of
-from functrain.populations.evaluation import (
-    evaluated,
-    in_chunks,
-    metrics_of,
-    one_by_one,
-    slices,
-)
+from functrain.populations.evaluation import evaluated, in_chunks, metrics_of, one_by_one, slices
 from functrain.populations.graph import CompiledMembers
 from functrain.populations.members import rows
 from functrain.populations.step import EagerMembers, Inputs

@@ -92,8 +92,9 @@ class Consecutive:
         """Make one step, as ``train_step`` does; ``None`` where there is no graph for it yet."""
         program, number = self.program, self.counters.step
         given = split(batch, program.recipe.accumulate)
-        found = self._graph(given.parts) if given.samples else None
-        if found is None:
+        device, places = self.scalars["skipped"].device, self.places
+        found = self.compiled.known_graph(self.form, given.parts, device, places)
+        if found is None or not given.samples:
             return None
         graph, own = found
         lr = program.rate(self.scheduler, number)
@@ -101,7 +102,6 @@ class Consecutive:
         leaves = [*self.leaves, *own, *flatten(rest)]
         seed = self.rng.stream("step", number) if graph.draws else None
         try:
-            device = self.scalars["skipped"].device
             with without_autocast() if seed is None else scoped(seed, device):
                 scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
         except Exception as error:
@@ -122,10 +122,6 @@ class Consecutive:
             stream = self.rng.stream("step", number)
             grads, _ = program.repeated({**self.tensors, **old}, batches, stream)
             nonfinite.raise_for(number, outputs, grads)
-
-    def _graph(self, batches: list[Batch]) -> Any:
-        device = self.scalars["skipped"].device
-        return self.compiled.known_graph(self.form, batches, device, self.places)
 
     def _begin_to_write(self) -> None:
         self.is_writing = True

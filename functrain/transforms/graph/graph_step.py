@@ -17,13 +17,7 @@ from functrain.core.step import DeviceState
 from functrain.errors import CaptureError, CompilationError, FallbackWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.garbage import fewer_collections
-from functrain.transforms.graph.inputs import (
-    Form,
-    flatten,
-    form,
-    unlike_dense,
-    writable,
-)
+from functrain.transforms.graph.inputs import Form, flatten, form, unlike_dense, writable
 from functrain.transforms.graph.lowering import Lowering
 from functrain.transforms.graph.missing_entries import MissingEntriesError
 

@@ -137,7 +137,6 @@ def differentiable_forward(model: FunctionalModule) -> Iterator[None]:
             after the step, when the module has other tensors; or it registers a gradient hook.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_explained_checkpointing())
         stack.enter_context(torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTED))
         stack.enter_context(RefuseTensorHooks())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -145,17 +144,12 @@ def differentiable_forward(model: FunctionalModule) -> Iterator[None]:
             stack.enter_context(BatchNormByFormula())
         if any(isinstance(one, nn.RNNBase) for one in model.module.modules()):
             stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-        yield
-
-
-@contextlib.contextmanager
-def _explained_checkpointing() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if _CHECKPOINTED in str(error):
-            raise UnsupportedError(_CHECKPOINTED) from error
-        raise
+        try:
+            yield
+        except RuntimeError as error:
+            if _CHECKPOINTED in str(error):
+                raise UnsupportedError(_CHECKPOINTED) from error
+            raise
 
 
 def _batched(buffers: Tensors, params: Tensors, batch: Batch) -> Tensors:
