@@ -21,7 +21,7 @@ from functrain.core.state import TrainState
 from functrain.populations import states
 from functrain.populations.batches import Batches, parts
 from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
-from functrain.populations.members import combined, mapped, member_of, rows, stacked
+from functrain.populations.members import mapped, member_of, rows, stacked
 from functrain.populations.states import seeds_of
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.transforms.hyperparameters import replaced
@@ -119,7 +119,7 @@ def slices(members: int, chunk_size: int | None) -> list[slice]:
 
 def joined(trees: list[Any]) -> Any:
     """Return one tree of the members of several."""
-    return combined(lambda *parts: torch.cat(parts), *trees)
+    return with_tensors(trees[0], map(torch.cat, zip(*map(flatten, trees), strict=True)))
 
 
 def in_chunks(
