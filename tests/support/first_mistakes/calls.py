@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import functrain as ft
-from first_mistakes.parts import First, Net, X, Y, adamw, batches, cross_entropy, fit, program
+from first_mistakes.parts import Net, X, Y, adamw, batches, cross_entropy, fit, program
 
 _fit: Any = ft.fit
 _batches: Any = ft.data.Batches
@@ -14,110 +14,70 @@ _early_stop: Any = ft.EarlyStop
 _sgd: Any = ft.optim.SGD
 
 FIRST = [
-    First(
+    (
         lambda: _fit(program(), batches(), epochs=10),
-        "takes no argument 'epochs'",
-        "fit()",
-        'until="10 epochs"',
+        "fit() … takes no argument 'epochs' … until=\"10 epochs\"",
     ),
-    First(
+    (
         lambda: _fit(program(), batches(), max_steps=500),
-        "takes no argument 'max_steps'",
-        "fit()",
-        'until="500 steps"',
+        "fit() … takes no argument 'max_steps' … until=\"500 steps\"",
     ),
-    First(
+    (
         lambda: _fit(program(), batches(), num_train_epochs=3),
-        "takes no argument 'num_train_epochs'",
-        "fit()",
-        'until="3 epochs"',
+        "fit() … takes no argument 'num_train_epochs' … until=\"3 epochs\"",
     ),
-    First(lambda: _fit(program(), batches()), "needs the argument 'until'", "fit()", '"10 epochs"'),
-    First(lambda: _fit(program(), batches(), 10), "got 10 as one more", "fit()", "until"),
-    First(lambda: fit(callbacks=[]), "takes no argument 'callbacks'", "fit()", "listeners=[...]"),
-    First(
+    (lambda: _fit(program(), batches()), "fit() … needs the argument 'until' … \"10 epochs\""),
+    (lambda: _fit(program(), batches(), 10), "fit() … got 10 as one more … until"),
+    (lambda: fit(callbacks=[]), "fit() … takes no argument 'callbacks' … listeners=[...]"),
+    (
         lambda: fit(validation_data=batches()),
-        "takes no argument 'validation_data'",
-        "fit()",
-        "eval_data=",
+        "fit() … takes no argument 'validation_data' … eval_data=",
     ),
-    First(
+    (
         lambda: fit(output_dir="runs/a"),
-        "takes no argument 'output_dir'",
-        "fit()",
-        "directory='runs/a'",
+        "fit() … takes no argument 'output_dir' … directory='runs/a'",
     ),
-    First(lambda: fit(verbose=1), "takes no argument 'verbose'", "fit()", "progress=False"),
-    First(
+    (lambda: fit(verbose=1), "fit() … takes no argument 'verbose' … progress=False"),
+    (
         lambda: fit(metrics=["accuracy"]),
-        "takes no argument 'metrics'",
-        "fit()",
-        "functrain.Loss(value, metrics={...})",
+        "fit() … takes no argument 'metrics' … functrain.Loss(value, metrics={...})",
     ),
-    First(
+    (
         lambda: fit(accelerator="gpu"),
-        "takes no argument 'accelerator'",
-        "fit()",
-        "program.init(device=...)",
+        "fit() … takes no argument 'accelerator' … program.init(device=...)",
     ),
-    First(
-        lambda: program(clipnorm=1.0),
-        "takes no argument 'clipnorm'",
-        "program()",
-        "clip_norm=1.0",
-    ),
-    First(
+    (
         lambda: program(gradient_accumulation_steps=4),
-        "takes no argument 'gradient_accumulation_steps'",
-        "program()",
-        "accumulate=4",
+        "program() … takes no argument 'gradient_accumulation_steps' … accumulate=4",
     ),
-    First(
+    (
         lambda: program(mixed_precision="bf16"),
-        "takes no argument 'mixed_precision'",
-        "program()",
-        'precision="bf16"',
+        "program() … takes no argument 'mixed_precision' … precision=\"bf16\"",
     ),
-    First(
-        lambda: program(lr=0.1),
-        "takes no argument 'lr'",
-        "program()",
-        "functrain.optim.AdamW(lr=0.1)",
+    (lambda: program(lr=0.1), "program() … takes no argument 'lr' … functrain.optim.AdamW(lr=0.1)"),
+    (
+        lambda: ft.program(Net(), cross_entropy),
+        "program() … needs the argument 'optimizer' … one of functrain.optim",
     ),
-    First(
-        lambda: ft.program(Net(), cross_entropy),  # type: ignore[call-arg]
-        "needs the argument 'optimizer'",
-        "program()",
-        "one of functrain.optim",
-    ),
-    First(
-        lambda: adamw(learning_rate=0.1), "takes no argument 'learning_rate'", "AdamW()", "lr=0.1"
-    ),
-    First(lambda: adamw(beta1=0.5), "takes no argument 'beta1'", "AdamW()", "betas=(0.9, 0.999)"),
-    First(
+    (lambda: adamw(learning_rate=0.1), "AdamW() … takes no argument 'learning_rate' … lr=0.1"),
+    (lambda: adamw(beta1=0.5), "AdamW() … takes no argument 'beta1' … betas=(0.9, 0.999)"),
+    (
         lambda: _sgd(Net().parameters(), lr=0.1),
-        "got it by position (a generator)",
-        "SGD()",
-        "the program gives them to its optimizer",
+        "SGD() … got it by position (a generator) … the program gives them to its optimizer",
     ),
-    First(
+    (
         lambda: _schedules.Cosine(1e-3, T_max=100),
-        "takes no argument 'T_max'",
-        "Cosine()",
-        "steps=100",
+        "Cosine() … takes no argument 'T_max' … steps=100",
     ),
-    First(lambda: batches(shufle=True), "takes no argument 'shufle'", "Batches()", "'shuffle'"),
-    First(lambda: batches(num_workers=2), "no argument 'num_workers'", "Batches()", "workers=2"),
-    First(
+    (lambda: batches(shufle=True), "Batches() … takes no argument 'shufle' … 'shuffle'"),
+    (lambda: batches(num_workers=2), "Batches() … no argument 'num_workers' … workers=2"),
+    (
         lambda: _batches(X, Y, batch_size=8),
-        "takes 'batch_size' once, and got it by position (a Tensor",
-        "Batches()",
+        "Batches() … takes 'batch_size' once, and got it by position (a Tensor … "
         "are one argument, (x, y)",
     ),
-    First(
+    (
         lambda: _early_stop(metric="loss"),
-        "takes no argument 'metric'",
-        "EarlyStop()",
-        "monitor='loss'",
+        "EarlyStop() … takes no argument 'metric' … monitor='loss'",
     ),
 ]

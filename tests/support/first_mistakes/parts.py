@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import functrain as ft
-
-
-class First(NamedTuple):
-    """A mistake, and parts of its message.
-
-    Attributes:
-        make: makes it.
-        what: what is wrong.
-        where: the argument, name, layer or batch that it is about.
-        remedy: what to write instead, or what to change.
-    """
-
-    make: Callable[[], object]
-    what: str
-    where: str
-    remedy: str
 
 
 class Net(nn.Module):

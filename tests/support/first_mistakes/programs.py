@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import functrain as ft
-from first_mistakes.parts import First, Net, adamw, program
+from first_mistakes.parts import Net, adamw, program
 
 
 class Sized(nn.Module):
@@ -31,57 +31,45 @@ def _torch_schedule() -> Any:
 
 
 FIRST = [
-    First(
+    (
         lambda: program(model=Sized),
-        "is missing its arguments width",
-        "model: Sized",
-        "lambda: Sized(...)",
+        "model: Sized … is missing its arguments width … lambda: Sized(...)",
     ),
-    First(
+    (
         lambda: program(model=Listed()),
-        "no parameter is trainable",
-        "the parameters are []",
-        "nn.ModuleList",
+        "no parameter is trainable … the parameters are [] … nn.ModuleList",
     ),
-    First(
+    (
         lambda: program(optimizer=torch.optim.AdamW(Net().parameters())),
-        "expected one of functrain.optim",
-        "optimizer: ",
-        "functrain.optim.AdamW(lr=1e-3)",
+        "optimizer: expected one of functrain.optim … got a torch.optim.adamw.AdamW … "
+        "functrain.optim.AdamW(lr=1e-3), or functrain.optim.from_torch(",
     ),
-    First(
-        lambda: program(optimizer="adamw"), "got 'adamw'", "optimizer: ", "functrain.optim.AdamW("
-    ),
-    First(
+    (lambda: program(optimizer="adamw"), "optimizer: … got 'adamw' … functrain.optim.AdamW("),
+    (
         lambda: program(nn.CrossEntropyLoss()),
-        "takes (input, target)",
-        "CrossEntropyLoss",
-        "def loss(model, batch)",
+        "takes (input, target) … def loss(model, batch) … CrossEntropyLoss",
     ),
-    First(
+    (
         lambda: program(lambda preds, y: preds - y),
-        "takes (preds, y)",
-        "<lambda>",
-        "def loss(model, batch)",
+        "takes (preds, y) … def loss(model, batch) … <lambda>",
     ),
-    First(lambda: program(trainable=["haed.*"]), "nothing matches", "'haed.*'", "'head.weight'"),
-    First(lambda: program(precision="fp8"), "got 'fp8'", "precision: ", "'bf16'"),
-    First(lambda: program(ema=2.0), "got 2.0", "EMA: decay", "from 0 to 1"),
-    First(lambda: program(accumulate=0), "got 0", "accumulate: ", "an integer >= 1"),
-    First(lambda: adamw(lr=-1), "got -1", "AdamW: lr", "number >= 0"),
-    First(lambda: adamw(lr="1e-3"), "got '1e-3'", "AdamW: lr", "number >= 0"),
-    First(lambda: adamw(betas=0.9), "got 0.9", "AdamW: betas", "two numbers"),
-    First(_torch_schedule, "a scheduler of torch", "SGD: lr", "from_torch(lr_scheduler.StepLR"),
-    First(
+    (
+        lambda: program(trainable=["haed.*"]),
+        "no parameter is trainable: nothing matches … 'haed.*' … 'head.weight'",
+    ),
+    (lambda: program(precision="fp8"), "precision: … 'float32', 'bf16', 'fp16' … got 'fp8'"),
+    (lambda: program(ema=2.0), "EMA: decay … from 0 to 1 … got 2.0"),
+    (lambda: program(accumulate=0), "accumulate: … an integer >= 1 … got 0"),
+    (lambda: adamw(lr=-1), "AdamW: lr … number >= 0 … got -1"),
+    (lambda: adamw(lr="1e-3"), "AdamW: lr … number >= 0 … got '1e-3'"),
+    (lambda: adamw(betas=0.9), "AdamW: betas … two numbers … got 0.9"),
+    (_torch_schedule, "SGD: lr … a scheduler of torch … from_torch(lr_scheduler.StepLR"),
+    (
         lambda: program().init({"head.weight": torch.ones(3, 8)}),
-        "got a dict",
-        "seed",
-        "pretrained weights go to params=",
+        "seed … got a dict … pretrained weights go to params=",
     ),
-    First(
+    (
         lambda: program().init(params={"head.weigth": torch.ones(3, 8)}),
-        "unexpected",
-        "'head.weigth'",
-        "did you mean 'head.weight'",
+        "unexpected … 'head.weigth' … did you mean 'head.weight'",
     ),
 ]

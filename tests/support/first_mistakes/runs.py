@@ -7,7 +7,7 @@ from typing import Any
 from torch.utils.data import DataLoader, TensorDataset
 
 import functrain as ft
-from first_mistakes.parts import First, Net, X, Y, batches, fit, program
+from first_mistakes.parts import Net, X, Y, batches, fit, program
 
 _batches: Any = ft.data.Batches
 _fit: Any = ft.fit
@@ -15,80 +15,54 @@ _compiled: Any = ft.compiled
 
 
 FIRST = [
-    First(lambda: fit(until=10), "got 10", "a duration needs its unit", '"10 steps"'),
-    First(
-        lambda: fit(until="ten epochs"), "not a number and a unit", "'ten epochs'", '"0.5 epochs"'
-    ),
-    First(
+    (lambda: fit(until=10), 'a duration needs its unit … got 10 … "10 steps"'),
+    (lambda: fit(until="ten epochs"), "'ten epochs' … not a number and a unit … \"0.5 epochs\""),
+    (
         lambda: fit(TensorDataset(X, Y)),
-        "holds samples, not batches",
-        "TensorDataset",
-        "functrain.data.Batches(dataset, batch_size)",
+        "TensorDataset … holds samples, not batches … functrain.data.Batches(dataset, batch_size)",
     ),
-    First(
+    (
         lambda: fit((X, Y)),
-        "a tuple of tensors",
-        "columns",
-        "functrain.data.Batches((x, y), batch_size)",
+        "a tuple of tensors … columns … functrain.data.Batches((x, y), batch_size)",
     ),
-    First(
-        lambda: _batches((X, Y[:3]), 4), "must be equally long", "column 1 has 3", "column 0 has 16"
-    ),
-    First(lambda: _batches((X, Y), 0), "got 0", "batch_size", "an integer >= 1"),
-    First(lambda: _batches(X, Y), "a tensor of shape (16,)", "batch_size", "an integer >= 1"),
-    First(lambda: batches()[0], "got [0]", "Batches[epoch, index]", "batches[0, 2]"),
-    First(
+    (lambda: _batches((X, Y[:3]), 4), "must be equally long … column 0 has 16 … column 1 has 3"),
+    (lambda: _batches((X, Y), 0), "batch_size … an integer >= 1 … got 0"),
+    (lambda: _batches(X, Y), "batch_size … an integer >= 1 … a tensor of shape (16,)"),
+    (lambda: batches()[0], "Batches[epoch, index] … got [0] … batches[0, 2]"),
+    (
         lambda: fit(early_stop=ft.EarlyStop("loss")),
-        "nothing is evaluated",
-        "early_stop",
-        "eval_data=",
+        "nothing is evaluated … early_stop … eval_data=",
     ),
-    First(
+    (
         lambda: fit(eval_data=batches(), early_stop=ft.EarlyStop("val_loss")),
-        "depends on 'val_loss'",
-        "early_stop",
-        "did you mean 'eval/loss'",
+        "early_stop … depends on 'val_loss' … did you mean 'eval/loss'",
     ),
-    First(
-        lambda: fit(listeners=ft.listeners.Console()),
-        "got a Console",
-        "listeners",
-        "listeners=[...]",
-    ),
-    First(lambda: fit(listeners=[ft.listeners.Console]), "is a class", "Console", "Console(...)"),
-    First(lambda: fit(directory=3), "got a int", "directory", "a path or functrain.Checkpoints"),
-    First(
+    (lambda: fit(listeners=ft.listeners.Console()), "listeners … got a Console … listeners=[...]"),
+    (lambda: fit(listeners=[ft.listeners.Console]), "Console … is a class … Console(...)"),
+    (lambda: fit(directory=3), "directory … a path or functrain.Checkpoints … got a int"),
+    (
         lambda: _fit(Net(), batches(), until="1 step"),
-        "got a Net",
-        "expected a Program",
-        "functrain.program(model, loss, optimizer)",
+        "expected a Program … got a Net … functrain.program(model, loss, optimizer)",
     ),
-    First(
+    (
         lambda: _fit(batches(), program(), until="1 step"),
-        "got a Batches",
-        "expected a Program",
-        "the program comes first",
+        "expected a Program … got a Batches … the program comes first",
     ),
-    First(
+    (
         lambda: _compiled(Net()),
-        "got a Net",
-        "expected a Program",
-        "functrain.program(model, loss, optimizer)",
+        "expected a Program … got a Net … functrain.program(model, loss, optimizer)",
     ),
-    First(
+    (
         lambda: _batches(DataLoader([0, 1]), 2),
-        "a DataLoader gives batches",
-        "Batches needs samples",
-        "Batches(loader.dataset, batch_size)",
+        "Batches needs samples … a DataLoader gives batches … Batches(loader.dataset, batch_size)",
     ),
-    First(lambda: fit(save_every="epoch"), "lacks its number", "'epoch'", '"1 epoch"'),
-    First(
+    (lambda: fit(save_every="epoch"), "'epoch' … lacks its number … \"1 epoch\""),
+    (
         lambda: fit(listeners=[lambda event: None]),
-        "has none of the methods",
-        "<lambda>",
+        "<lambda> … has none of the methods of a listener: on_train_begin … "
         'functrain.listeners.Every("100 steps", f)',
     ),
-    First(lambda: fit().model, "no attribute 'model'", "Run", "program.evaluating(run.state)"),
-    First(lambda: fit().history.loss, "no attribute 'loss'", "History", "history['loss']"),
-    First(lambda: fit().state.counters.steps, "no attribute 'steps'", "Counters", "'step'"),
+    (lambda: fit().model, "Run … no attribute 'model' … program.evaluating(run.state)"),
+    (lambda: fit().history.loss, "History … no attribute 'loss' … history['loss']"),
+    (lambda: fit().state.counters.steps, "Counters … no attribute 'steps' … 'step'"),
 ]

@@ -1,4 +1,4 @@
-"""Mistakes that users make, each with the error that it should raise."""
+"""Mistakes that users make, each with the error that it should raise and what its message says."""
 
 from mistakes import (
     around,
@@ -15,18 +15,12 @@ from mistakes import (
 )
 from mistakes.mistake import Mistake
 
-MISTAKES: list[Mistake] = [
-    *programs.MISTAKES,
-    *transformations.MISTAKES,
-    *optimizers.MISTAKES,
-    *schedules.MISTAKES,
-    *data.MISTAKES,
-    *distributed.MISTAKES,
-    *runs.MISTAKES,
-    *checkpoints.MISTAKES,
-    *saving.MISTAKES,
-    *configurations.MISTAKES,
-    *around.MISTAKES,
+_BEFORE_RUNS = (programs, transformations, optimizers, schedules, data, distributed)
+MISTAKES = [
+    Mistake(error, *case)
+    for module in (*_BEFORE_RUNS, runs, checkpoints, saving, configurations, around)
+    for error, cases in module.MISTAKES.items()
+    for case in cases
 ]
 
 __all__ = ["MISTAKES", "Mistake"]

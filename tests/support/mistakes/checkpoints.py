@@ -15,7 +15,6 @@ from xxhash import xxh3_128_hexdigest
 import functrain as ft
 from functrain import errors
 from functrain.checkpoint import weights
-from mistakes.mistake import Mistake
 
 TREE = {"w": torch.ones(4), "b": torch.zeros(2)}
 
@@ -78,89 +77,61 @@ def elsewhere(path: Path) -> None:
     ft.load(path / "c")
 
 
-MISTAKES = [
-    Mistake(
-        errors.NoCheckpointError,
-        lambda path, _: ft.load(path / "none"),
-        ("no checkpoint at", "none"),
-        ("there is no checkpoint",),
-    ),
-    Mistake(
-        errors.NoCheckpointError,
-        lambda path, _: (torch.save(TREE, path / "w.pt"), ft.load(path / "w.pt")),
-        ("w.pt: it is a file",),
-        ("functrain.checkpoint.weights reads files of weights",),
-    ),
-    Mistake(
-        errors.NoCheckpointError,
-        lambda path, _: ft.Checkpoints(path).restore("best"),
-        ("no checkpoint",),
-        ("in /",),
-    ),
-    Mistake(
-        errors.CheckpointMismatchError,
-        lambda path, _: ft.load(ft.save(path / "c", TREE), like={"w": torch.ones(3)}),
-        ("2 places", "w", "[4]", "[3]", "b"),
-        ("rename=", "partial="),
-    ),
-    Mistake(
-        errors.CheckpointTypeError,
-        lambda path, _: stranger(path),
-        ("Mine",),
-        ("types=(...)", "like="),
-    ),
-    Mistake(
-        errors.CheckpointFormatError,
-        lambda path, _: resealed(path, format="2.0"),
-        ("of format 2.0", "reads format 1"),
-        ("install a newer functrain",),
-    ),
-    Mistake(
-        errors.CheckpointCorruptError,
-        lambda path, _: ft.load(damage(ft.save(path / "c", TREE))),
-        ("safetensors: the bytes of", "not those saved"),
-        ("Take another checkpoint of the run",),
-    ),
-    Mistake(
-        errors.CheckpointCorruptError,
-        lambda path, _: all_damaged(path),
-        ("every checkpoint in", "is damaged", "step-00000001"),
-        ("or a copy of this one",),
-    ),
-    Mistake(
-        errors.CheckpointSkippedWarning,
-        lambda path, _: one_damaged(path),
-        ("skipped", "step-00000002", "the bytes of"),
-        ("not those saved",),
-    ),
-    Mistake(
-        errors.PartialLoadWarning,
-        lambda path, _: ft.load(ft.save(path / "c", TREE), like={"w": TREE["w"]}, partial=True),
-        ("loaded in part", "b: only in the checkpoint"),
-        ("not loaded",),
-    ),
-    Mistake(
-        errors.CheckpointReadError,
-        refused,
-        ("c could not be read", "Permission denied"),
-        ("fix the problem that the system reports and read it again",),
-    ),
-    Mistake(
-        errors.CheckpointDeviceError,
-        lambda path, _: elsewhere(path),
-        ("rng is a generator of xpu:7",),
-        ("only=...",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda path, _: weights(ft.save(path / "c", TREE), "averaged"),
-        ("what='averaged'",),
-        ("'params', 'ema' or 'all'",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda path, _: ft.load(ft.save(path / "c", TREE), partial=True),
-        ("partial",),
-        ("give like=",),
-    ),
-]
+MISTAKES = {
+    errors.NoCheckpointError: [
+        (lambda path: ft.load(path / "none"), "there is no checkpoint at … none"),
+        (
+            lambda path: (torch.save(TREE, path / "w.pt"), ft.load(path / "w.pt")),
+            "w.pt: it is a file … functrain.checkpoint.weights reads files of weights",
+        ),
+        (lambda path: ft.Checkpoints(path).restore("best"), "no checkpoint … in /"),
+    ],
+    errors.CheckpointMismatchError: [
+        (
+            lambda path: ft.load(ft.save(path / "c", TREE), like={"w": torch.ones(3)}),
+            "2 places … w … [3] … [4] … b … rename= … partial=",
+        ),
+    ],
+    errors.CheckpointTypeError: [
+        (stranger, "Mine … types=(...) … like="),
+    ],
+    errors.CheckpointFormatError: [
+        (
+            lambda path: resealed(path, format="2.0"),
+            "of format 2.0 … reads format 1 … install a newer functrain",
+        ),
+    ],
+    errors.CheckpointCorruptError: [
+        (
+            lambda path: ft.load(damage(ft.save(path / "c", TREE))),
+            "safetensors: the bytes of … not those saved … Take another checkpoint of the run",
+        ),
+        (all_damaged, "every checkpoint in … is damaged … step-00000001 … or a copy of this one"),
+    ],
+    errors.CheckpointSkippedWarning: [
+        (one_damaged, "skipped … step-00000002 … the bytes of … not those saved"),
+    ],
+    errors.PartialLoadWarning: [
+        (
+            lambda path: ft.load(ft.save(path / "c", TREE), like={"w": TREE["w"]}, partial=True),
+            "loaded in part … b: only in the checkpoint … not loaded",
+        ),
+    ],
+    errors.CheckpointReadError: [
+        (
+            refused,
+            "c could not be read … Permission denied … "
+            "fix the problem that the system reports and read it again",
+        ),
+    ],
+    errors.CheckpointDeviceError: [
+        (elsewhere, "rng is a generator of xpu:7 … only=..."),
+    ],
+    errors.ConfigurationError: [
+        (
+            lambda path: weights(ft.save(path / "c", TREE), "averaged"),
+            "what='averaged' … 'params', 'ema' or 'all'",
+        ),
+        (lambda path: ft.load(ft.save(path / "c", TREE), partial=True), "partial … give like="),
+    ],
+}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from functrain import config, errors
-from mistakes.mistake import Mistake, batches, fit
+from mistakes.mistake import batches, fit
 
 RUN = """\
 model: {_target_: torch.nn.Linear, in_features: 2, out_features: 1}
@@ -65,53 +65,37 @@ def another(path: Path, _: object) -> None:
     search(path, direction="maximize")
 
 
-MISTAKES = [
-    Mistake(
-        errors.ConfigError,
-        lambda path, _: load(path, "fit:", "fti:"),
-        ("run.yaml", "fti: unknown key"),
-        ("did you mean 'fit'",),
-    ),
-    Mistake(
-        errors.ConfigError,
-        lambda path, _: load(path, "torch.nn.Linear", "torch.nn.Linaer"),
-        ("model", "torch.nn has no 'Linaer'"),
-        ("'Linear'",),
-    ),
-    Mistake(
-        errors.ConfigError,
-        lambda path, _: load(path, "", "", "fit.until=many"),
-        ("fit.until", "'many'"),
-        ("500 steps",),
-    ),
-    Mistake(
-        errors.ConfigError,
-        lambda path, _: load(path, "in_features: 2", "in_feature: 2"),
-        ("model.in_feature", "takes no such argument"),
-        ("'in_features'",),
-    ),
-    Mistake(
-        errors.RunChangedError,
-        changed,
-        ("optimizer.lr: 0.1 there, 0.2 now",),
-        ("Choose another directory=..., or remove that one",),
-    ),
-    Mistake(
-        errors.SearchError,
-        lambda path, _: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
-        ("lr: type", "got 'flaot'"),
-        ("expected one of",),
-    ),
-    Mistake(
-        errors.SearchError,
-        lambda path, _: search(path, direction="minimise"),
-        ("direction", "got 'minimise'"),
-        ("minimize or maximize",),
-    ),
-    Mistake(
-        errors.RunChangedError,
-        another,
-        ("direction: 'minimize' there, 'maximize' now",),
-        ("Choose another directory",),
-    ),
-]
+MISTAKES = {
+    errors.ConfigError: [
+        (
+            lambda path: load(path, "fit:", "fti:"),
+            "run.yaml … fti: unknown key … did you mean 'fit'",
+        ),
+        (
+            lambda path: load(path, "torch.nn.Linear", "torch.nn.Linaer"),
+            "model … torch.nn has no 'Linaer' … 'Linear'",
+        ),
+        (lambda path: load(path, "", "", "fit.until=many"), "fit.until … 'many' … 500 steps"),
+        (
+            lambda path: load(path, "in_features: 2", "in_feature: 2"),
+            "model.in_feature … takes no such argument … 'in_features'",
+        ),
+    ],
+    errors.RunChangedError: [
+        (
+            changed,
+            "optimizer.lr: 0.1 there, 0.2 now … Choose another directory=..., or remove that one",
+        ),
+        (another, "direction: 'minimize' there, 'maximize' now … Choose another directory"),
+    ],
+    errors.SearchError: [
+        (
+            lambda path: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
+            "lr: type … expected one of … got 'flaot'",
+        ),
+        (
+            lambda path: search(path, direction="minimise"),
+            "direction … minimize or maximize … got 'minimise'",
+        ),
+    ],
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,27 @@ import functrain as ft
 
 @attrs.frozen
 class Mistake:
-    """Code that makes a mistake, and the text that its message must contain.
+    """Code that makes a mistake, and what its message must say.
 
     Attributes:
         error: the class, an error or a warning.
-        make: makes it; takes an empty directory, and what undoes its patches.
-        got: what was given, or where it is.
-        remedy: what is expected, or what to do.
+        make: makes it; may take an empty directory, and what undoes its patches.
+        says: a pattern of ``messages.holds``: what was given and where, what is expected or to do.
         slow: whether it starts processes.
     """
 
     error: type[Exception]
-    make: Callable[[Path, pytest.MonkeyPatch], object]
-    got: tuple[str, ...]
-    remedy: tuple[str, ...]
+    make: Callable[..., object]
+    says: str
     slow: bool = False
 
+    def commit(self, path: Path, patches: pytest.MonkeyPatch) -> None:
+        """Make the mistake."""
+        count = len(inspect.signature(self.make).parameters)
+        self.make(*(path, patches)[:count])
 
+
+SLOW = True
 X = torch.linspace(-1, 1, 32).reshape(8, 4)
 
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import errors
-from mistakes.mistake import Mistake, X, fit, linear, program, squared, step
+from mistakes.mistake import X, fit, linear, program, squared, step
 
 
 class Reentrant(nn.Linear):
@@ -85,268 +85,164 @@ def unknown_weights() -> None:
     made.eval_step(made.init(), X, weights="averaged")
 
 
-def no_average() -> None:
-    made = program()
-    made.eval_step(made.init(), X, weights="ema")
-
-
 def adam(**options: Any) -> ft.Program:
     return program(optimizer=ft.optim.Adam(lr=0.1), **options)
 
 
-MISTAKES = [
-    Mistake(
-        errors.CallError,
-        lambda *_: program(clipnorm=1.0),
-        ("program() takes no argument 'clipnorm'",),
-        ("write clip_norm=1.0",),
-    ),
-    Mistake(
-        errors.UnknownNameError,
-        lambda *_: program().init().params["weigth"],
-        ("this mapping of the state has no 'weigth'",),
-        ("did you mean 'weight'", "it has 'weight', 'bias'"),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(accumulate=0),
-        ("accumulate", "got 0"),
-        ("an integer >= 1",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(optimizer=torch.optim.AdamW),
-        ("got <class 'torch.optim.adamw.AdamW'>",),
-        ("functrain.optim.AdamW(lr=1e-3)", "from_torch(torch.optim.X, lr=1e-3)"),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(trainable=["haed.*"]),
-        ("['haed.*']", "['weight', 'bias']"),
-        ("no parameter is trainable",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(nonfinite="stop"),
-        ("nonfinite", "got 'stop'"),
-        ("'raise', 'skip' or 'ignore'",),
-    ),
-    Mistake(
-        errors.StepResultError,
-        lambda *_: forgotten(),
-        ("no state of 'other'",),
-        ("step must return a state of each program",),
-    ),
-    Mistake(
-        errors.ModelError,
-        lambda *_: program(model="resnet"),
-        ("got 'resnet'",),
-        ("nn.Module or a callable that returns one",),
-    ),
-    Mistake(
-        errors.ModelError,
-        lambda *_: unready_model(),
-        ("'weight' has no shape yet",),
-        ("Run one forward pass",),
-    ),
-    Mistake(
-        errors.ModelError,
-        lambda *_: changing_factory(),
-        ("2.bias", "2.weight"),
-        ("build the same structure each time",),
-    ),
-    Mistake(
-        errors.ParameterMismatchError,
-        lambda *_: program().init(params={"weigth": torch.ones(1, 4), "bias": torch.ones(2)}),
-        ("'weigth'", "has shape [2], expected [1]"),
-        ("did you mean 'weight'",),
-    ),
-    Mistake(
-        errors.ParameterMismatchError,
-        lambda *_: fit(state=program(model=lambda: nn.Linear(4, 2)).init()),
-        ("the state is of another model", "'weight' has shape [2, 4], expected [1, 4]"),
-        ("begin with one that the program made, program.init()",),
-    ),
-    Mistake(
-        errors.ParameterMismatchError,
-        lambda *_: fit(program=adam(), state=adam(trainable=["bias"]).init()),
-        ("trains other parameters", "missing 'optimizer.exp_avg.weight'"),
-        ("program.init(params={**state.params, **state.buffers})",),
-    ),
-    Mistake(
-        errors.LossError,
-        lambda *_: step(program(lambda model, batch: [1.0])),
-        ("returned list",),
-        ("scalar tensor or functrain.Loss",),
-    ),
-    Mistake(
-        errors.LossError,
-        lambda *_: step(program(lambda model, batch: model(batch))),
-        ("shape [8, 1]",),
-        (".mean()",),
-    ),
-    Mistake(
-        errors.LossError,
-        lambda *_: step(program(lambda model, batch: model(batch).mean().detach())),
-        ("does not depend on any",),
-        ("model that is passed to loss(model, batch)", "without .detach()"),
-    ),
-    Mistake(
-        errors.LossError,
-        lambda *_: step(
-            program(lambda model, batch: ft.Loss(squared(model, batch), metrics={"lr": 1.0}))
+MISTAKES = {
+    errors.CallError: [
+        (
+            lambda: program(clipnorm=1.0),
+            "program() takes no argument 'clipnorm' … write clip_norm=1.0",
         ),
-        ("['lr']",),
-        ("Give yours other names",),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: program().init().params.update(weight=X),
-        ("its mappings are read-only",),
-        ("attrs.evolve(state, params={**state.params, path: tensor})",),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: program().train_step(X, program().init()),  # type: ignore[arg-type]
-        ("got a Tensor",),
-        ("the state comes first, the batch second",),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: program().eval_step(step(program()), X),
-        ("got a tuple",),
-        ("state, metrics = program.train_step(state, batch)",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program().init({"weight": X}),  # type: ignore[arg-type]
-        ("seed", "got a dict"),
-        ("pretrained weights go to params=",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(ema=True),
-        ("ema", "got True"),
-        ("a decay such as 0.999, functrain.EMA(...), functrain.SWA(...) or None",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(optimizer=torch.optim.AdamW(linear().parameters())),
-        ("got a torch.optim.adamw.AdamW",),
-        ("from_torch(torch.optim.X, lr=1e-3)",),
-    ),
-    Mistake(
-        errors.RandomnessError,
-        lambda *_: step(program(seeded_by_the_system)),
-        ("torch.seed()",),
-        ("take int(torch.randint(2**31, ()))",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: program(precision="fp8"),
-        ("got 'fp8'",),
-        ("'float32', 'bf16', 'fp16'",),
-    ),
-    Mistake(
-        errors.BatchSizeError,
-        lambda *_: ft.evaluate(
-            program(lambda model, graph: squared(model, graph.nodes)),
-            program().init(),
-            [Graph(), Graph()],
+    ],
+    errors.UnknownNameError: [
+        (
+            lambda: program().init().params["weigth"],
+            "this mapping of the state has no 'weigth' … did you mean 'weight' … "
+            "it has 'weight', 'bias'",
         ),
-        ("batch.nodes has 8", "batch.edges has 2"),
-        ("functrain.Loss(value, weight=n)", "@functrain.data.size.register(Graph)"),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: step(
-            program(lambda model, batch: squared(model, batch["x"]), accumulate=2),
-            {"x": X, "weights": X[:3]},
+    ],
+    errors.ConfigurationError: [
+        (
+            lambda: program(optimizer=torch.optim.AdamW),
+            "got <class 'torch.optim.adamw.AdamW'> … functrain.optim.AdamW(lr=1e-3) … "
+            "from_torch(torch.optim.X, lr=1e-3)",
         ),
-        ("batch['x'] has 8", "batch['weights'] has 3"),
-        ("functrain.MicroBatches([...])",),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: step(program(lambda model, batch: squared(model, batch.x)), Local(X)),
-        ("the Local in this batch", "cannot be copied"),
-        ("register_pytree_node", "dict of tensors"),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: step(
-            program(lambda model, batch: squared(model, X), accumulate=2),
-            torch.nn.utils.rnn.pack_sequence([X, X]),
+        (lambda: program(nonfinite="stop"), "nonfinite … 'raise', 'skip' or 'ignore' … got 'stop'"),
+        (
+            lambda: program(ema=True),
+            "ema … a decay such as 0.999, functrain.EMA(...), functrain.SWA(...) or None … "
+            "got True",
         ),
-        ("PackedSequence",),
-        ("MicroBatches",),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: step(
-            program(lambda model, batch: squared(model, batch[0]), accumulate=2), [(X,)] * 3
+        (
+            lambda: step(
+                program(lambda model, batch: squared(model, batch[0]), accumulate=2), [(X,)] * 3
+            ),
+            "3 micro-batches … accumulate=2 … functrain.MicroBatches([...])",
         ),
-        ("3 micro-batches", "accumulate=2"),
-        ("functrain.MicroBatches([...])",),
-    ),
-    Mistake(
-        errors.UnsupportedError,
-        lambda *_: sparse(),
-        ("'weight'", "torch.sparse_coo"),
-        ("sparse=False",),
-    ),
-    Mistake(
-        errors.ModelError,
-        lambda *_: step(program(model=Reentrant(4, 1)), X.clone()),
-        ("use_reentrant=True",),
-        ("Pass use_reentrant=False",),
-    ),
-    Mistake(
-        errors.NonFiniteError,
-        lambda *_: step(program(infinite)),
-        ("step 0", "loss is inf", "weight"),
-        ("Lower the learning rate", "clip_norm=1.0", 'nonfinite="skip"'),
-    ),
-    Mistake(
-        errors.ModuleStateWarning,
-        lambda *_: fit(program=program(model=Recurrent(4, 4))),
-        ("left values in the attributes ['hidden']",),
-        ("register a buffer",),
-    ),
-    Mistake(
-        errors.AnomalyWarning,
-        lambda *_: step(program(infinite, nonfinite="skip", detect_anomaly=True)),
-        ("step 0: the loss is inf",),
-        ("the first NaN is from", "an infinity from the backward pass of div", "programs.py"),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: unknown_weights(),
-        ("got 'averaged'",),
-        ('"params" or "ema"',),
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: no_average(),
-        ('weights="ema"',),
-        ("functrain.program(..., ema=0.999)",),
-    ),
-    Mistake(
-        errors.DonatedStateError,
-        lambda *_: consumed(),
-        ("state.params was read",),
-        ("Keep the state that the step returned", "functrain.copy(state)"),
-    ),
-    Mistake(
-        errors.StateAssignmentError,
-        lambda *_: assigned(),
-        ("state.rng cannot be assigned to",),
-        ("attrs.evolve(state, rng=...)",),
-    ),
-    Mistake(
-        errors.EmptyBatchWarning,
-        lambda *_: step(program(model=linear), X[:0]),
-        ("the batch has no samples", "step 0"),
-        ("skipped", "state.counters.empty"),
-    ),
-]
+        (unknown_weights, '"params" or "ema" … got \'averaged\''),
+    ],
+    errors.StepResultError: [
+        (forgotten, "step must return a state of each program … no state of 'other'"),
+    ],
+    errors.ModelError: [
+        (
+            lambda: program(model="resnet"),
+            "nn.Module or a callable that returns one … got 'resnet'",
+        ),
+        (unready_model, "'weight' has no shape yet … Run one forward pass"),
+        (changing_factory, "2.bias … 2.weight … build the same structure each time"),
+        (
+            lambda: step(program(model=Reentrant(4, 1)), X.clone()),
+            "use_reentrant=True … Pass use_reentrant=False",
+        ),
+    ],
+    errors.ParameterMismatchError: [
+        (
+            lambda: program().init(params={"weigth": torch.ones(1, 4), "bias": torch.ones(2)}),
+            "'weigth' … did you mean 'weight' … has shape [2], expected [1]",
+        ),
+        (
+            lambda: fit(state=program(model=lambda: nn.Linear(4, 2)).init()),
+            "the state is of another model … "
+            "begin with one that the program made, program.init() … "
+            "'weight' has shape [2, 4], expected [1, 4]",
+        ),
+        (
+            lambda: fit(program=adam(), state=adam(trainable=["bias"]).init()),
+            "trains other parameters … program.init(params={**state.params, **state.buffers}) … "
+            "missing 'optimizer.exp_avg.weight'",
+        ),
+    ],
+    errors.LossError: [
+        (
+            lambda: step(
+                program(lambda model, batch: ft.Loss(squared(model, batch), metrics={"lr": 1.0}))
+            ),
+            "['lr'] … Give yours other names",
+        ),
+    ],
+    errors.UnsupportedError: [
+        (
+            lambda: program().init().params.update(weight=X),
+            "its mappings are read-only … "
+            "attrs.evolve(state, params={**state.params, path: tensor})",
+        ),
+        (
+            lambda: program().eval_step(step(program()), X),
+            "got a tuple … state, metrics = program.train_step(state, batch)",
+        ),
+        (
+            lambda: step(
+                program(lambda model, batch: squared(model, batch["x"]), accumulate=2),
+                {"x": X, "weights": X[:3]},
+            ),
+            "batch['x'] has 8 … batch['weights'] has 3 … functrain.MicroBatches([...])",
+        ),
+        (
+            lambda: step(program(lambda model, batch: squared(model, batch.x)), Local(X)),
+            "the Local in this batch … cannot be copied … register_pytree_node … dict of tensors",
+        ),
+        (
+            lambda: step(
+                program(lambda model, batch: squared(model, X), accumulate=2),
+                torch.nn.utils.rnn.pack_sequence([X, X]),
+            ),
+            "PackedSequence … MicroBatches",
+        ),
+        (sparse, "'weight' … torch.sparse_coo … sparse=False"),
+    ],
+    errors.RandomnessError: [
+        (
+            lambda: step(program(seeded_by_the_system)),
+            "torch.seed() … take int(torch.randint(2**31, ()))",
+        ),
+    ],
+    errors.BatchSizeError: [
+        (
+            lambda: ft.evaluate(
+                program(lambda model, graph: squared(model, graph.nodes)),
+                program().init(),
+                [Graph(), Graph()],
+            ),
+            "batch.nodes has 8 … batch.edges has 2 … functrain.Loss(value, weight=n) … "
+            "@functrain.data.size.register(Graph)",
+        ),
+    ],
+    errors.NonFiniteError: [
+        (
+            lambda: step(program(infinite)),
+            "step 0 … loss is inf … weight … Lower the learning rate … clip_norm=1.0 … "
+            'nonfinite="skip"',
+        ),
+    ],
+    errors.ModuleStateWarning: [
+        (
+            lambda: fit(program=program(model=Recurrent(4, 4))),
+            "left values in the attributes ['hidden'] … register a buffer",
+        ),
+    ],
+    errors.AnomalyWarning: [
+        (
+            lambda: step(program(infinite, nonfinite="skip", detect_anomaly=True)),
+            "step 0: the loss is inf … the first NaN is from … "
+            "an infinity from the backward pass of div … programs.py",
+        ),
+    ],
+    errors.DonatedStateError: [
+        (
+            consumed,
+            "state.params was read … Keep the state that the step returned … functrain.copy(state)",
+        ),
+    ],
+    errors.StateAssignmentError: [
+        (assigned, "state.rng cannot be assigned to … attrs.evolve(state, rng=...)"),
+    ],
+    errors.EmptyBatchWarning: [
+        (
+            lambda: step(program(model=linear), X[:0]),
+            "step 0 … the batch has no samples … skipped … state.counters.empty",
+        ),
+    ],
+}

@@ -18,7 +18,7 @@ from functrain.checkpoint import Saver
 from functrain.checkpoint.exporting import export
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.listeners import Mirror
-from mistakes.mistake import Mistake, batches, fit
+from mistakes.mistake import batches, fit
 
 TREE = {"w": torch.ones(4)}
 Usage = namedtuple("Usage", "total used free")
@@ -112,54 +112,31 @@ def unreachable(path: Path, patches: pytest.MonkeyPatch) -> None:
     fit(data=batches(), directory=path / "run", listeners=[Mirror(f"memory:/{path}")])
 
 
-MISTAKES = [
-    Mistake(
-        errors.CheckpointWriteError,
-        broken_disk,
-        ("c was not saved: Input/output error",),
-        ("repair the disk or choose another place",),
-    ),
-    Mistake(
-        errors.CheckpointWriteError,
-        full_disk,
-        ("needs", "and 10 are free"),
-        ("choose another place",),
-    ),
-    Mistake(errors.CheckpointExistsError, twice, ("c ",), ("overwrite=True",)),
-    Mistake(
-        errors.CheckpointChangedError,
-        changed,
-        ("w was changed in place while it was being saved",),
-        ("Saver(store, staged=True)",),
-    ),
-    Mistake(
-        errors.CheckpointTimeoutError,
-        late,
-        ("step 1 is still being written after 0.01 s",),
-        ("Older checkpoints are untouched",),
-    ),
-    Mistake(
-        errors.CheckpointWriteWarning,
-        unasked,
-        ("step 1 was not saved", "Input/output error"),
-        ("fix this one",),
-    ),
-    Mistake(
-        errors.CheckpointWriteWarning,
-        kept,
-        ("step-00000001", "Permission denied"),
-        ("the next save tries again",),
-    ),
-    Mistake(
-        errors.CheckpointWriteError,
-        export_to_broken_disk,
-        ("w.safetensors was not saved: Input/output error",),
-        ("Everything saved before is untouched",),
-    ),
-    Mistake(
-        errors.CheckpointWriteWarning,
-        unreachable,
-        ("step-00000004 was saved, but not copied", "no answer"),
-        ("again",),
-    ),
-]
+MISTAKES = {
+    errors.CheckpointWriteError: [
+        (
+            broken_disk,
+            "c was not saved: Input/output error … repair the disk or choose another place",
+        ),
+        (full_disk, "needs … and 10 are free … choose another place"),
+        (
+            export_to_broken_disk,
+            "w.safetensors was not saved: Input/output error … "
+            "Everything saved before is untouched",
+        ),
+    ],
+    errors.CheckpointExistsError: [
+        (twice, "c  … overwrite=True"),
+    ],
+    errors.CheckpointChangedError: [
+        (changed, "w was changed in place while it was being saved … Saver(store, staged=True)"),
+    ],
+    errors.CheckpointTimeoutError: [
+        (late, "step 1 is still being written after 0.01 s … Older checkpoints are untouched"),
+    ],
+    errors.CheckpointWriteWarning: [
+        (unasked, "step 1 was not saved … Input/output error … fix this one"),
+        (kept, "step-00000001 … Permission denied … the next save tries again"),
+        (unreachable, "step-00000004 was saved, but not copied … no answer … again"),
+    ],
+}

@@ -13,7 +13,7 @@ import functrain as ft
 from functrain import errors, testing
 from functrain.transforms.compile_cache import cached
 from mistakes import counting
-from mistakes.mistake import Mistake, X, linear, program, squared, step
+from mistakes.mistake import SLOW, X, linear, program, squared, step
 
 
 def looking(model: nn.Module, batch: Tensor) -> Tensor:
@@ -46,68 +46,61 @@ def in_place(state: dict[str, Tensor], batch: Tensor) -> tuple[Any, dict[str, Te
     return state, {"loss": batch.sum()}
 
 
-MISTAKES = [
-    Mistake(
-        errors.CaptureError,
-        lambda *_: step(ft.compiled(program(looking), backend="eager")),
-        ("transformations.py",),
-        (".item()", "fallback=True"),
-    ),
-    Mistake(
-        errors.CaptureError,
-        lambda *_: step(
-            ft.compiled(program(with_object), backend="eager"), {"x": X, "y": object()}
+MISTAKES = {
+    errors.CaptureError: [
+        (
+            lambda: step(ft.compiled(program(looking), backend="eager")),
+            "transformations.py … .item() … fallback=True",
         ),
-        ("a object in the batch",),
-        ("containers of tensors, numbers and strings",),
-    ),
-    Mistake(
-        errors.CompilationError,
-        lambda *_: step(ft.compiled(program(), backend=broken)),
-        ("RuntimeError: no compiler",),
-        ("apt install g++", "fallback=True"),
-    ),
-    Mistake(
-        errors.FallbackWarning,
-        lambda *_: step(ft.compiled(program(looking), backend="eager", fallback=True)),
-        ("transformations.py",),
-        ("runs eagerly",),
-    ),
-    Mistake(
-        errors.CompileCacheWarning,
-        open_cache,
-        ("others can write to",),
-        ("FUNCTRAIN_CACHE_DIR=",),
-    ),
-    Mistake(
-        errors.RecompileWarning,
-        lambda *_: many_shapes(),
-        ("8 forms of batch",),
-        ("pad, drop the last batch",),
-    ),
-    Mistake(
-        errors.ImpurityError,
-        lambda *_: testing.check_pure(in_place, {"w": torch.zeros(2)}, torch.ones(3)),
-        ("train_step is not pure", "state['w'] was changed: 2 of 2 elements"),
-        ("new_state['w'] shares memory with state['w']",),
-    ),
-    Mistake(
-        errors.ResumptionError,
-        lambda *_: testing.check_resumes(counting.make, steps=4, cuts=[2]),
-        ("is not the run that was never cut", "step"),
-        ("params",),
-    ),
-    Mistake(
-        errors.IncompleteError,
-        lambda *_: testing.check_complete(counting.make),
-        ("depends on values that are not in the state",),
-        ("CALLS",),
-        slow=True,
-    ),
-    Mistake(
-        errors.ConfigurationError,
-        lambda *_: ft.sharpness_aware(ft.compiled(program(model=linear))),
-        ("sharpness_aware takes an eager program",),
-        ("apply it before compiled",),
-    ),
-]
+        (
+            lambda: step(
+                ft.compiled(program(with_object), backend="eager"), {"x": X, "y": object()}
+            ),
+            "a object in the batch … containers of tensors, numbers and strings",
+        ),
+    ],
+    errors.CompilationError: [
+        (
+            lambda: step(ft.compiled(program(), backend=broken)),
+            "RuntimeError: no compiler … apt install g++ … fallback=True",
+        ),
+    ],
+    errors.FallbackWarning: [
+        (
+            lambda: step(ft.compiled(program(looking), backend="eager", fallback=True)),
+            "runs eagerly … transformations.py",
+        ),
+    ],
+    errors.CompileCacheWarning: [
+        (open_cache, "others can write to … FUNCTRAIN_CACHE_DIR="),
+    ],
+    errors.RecompileWarning: [
+        (many_shapes, "8 forms of batch … pad, drop the last batch"),
+    ],
+    errors.ImpurityError: [
+        (
+            lambda: testing.check_pure(in_place, {"w": torch.zeros(2)}, torch.ones(3)),
+            "train_step is not pure … state['w'] was changed: 2 of 2 elements … "
+            "new_state['w'] shares memory with state['w']",
+        ),
+    ],
+    errors.ResumptionError: [
+        (
+            lambda: testing.check_resumes(counting.make, steps=4, cuts=[2]),
+            "is not the run that was never cut … step … params",
+        ),
+    ],
+    errors.IncompleteError: [
+        (
+            lambda: testing.check_complete(counting.make),
+            "depends on values that are not in the state … CALLS",
+            SLOW,
+        ),
+    ],
+    errors.ConfigurationError: [
+        (
+            lambda: ft.sharpness_aware(ft.compiled(program(model=linear))),
+            "sharpness_aware takes an eager program … apply it before compiled",
+        ),
+    ],
+}
