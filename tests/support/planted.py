@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -349,15 +348,6 @@ def hashing() -> ft.Program:
     return linear(adds_up_a_set)
 
 
-@attrs.frozen
-class Planted:
-    """A fault, the check that finds it, and the text of its message."""
-
-    name: str
-    check: Callable[[], object]
-    says: str
-
-
 def of_loss(loss: Any, batch: Any = ONES, model: Any = nn.Linear) -> Callable[[], object]:
     return lambda: check_loss(loss, model(2, 1), ft.copy(batch))
 
@@ -370,199 +360,99 @@ def resumes(arguments: Any, cut: int | Cut = 4) -> Callable[[], object]:
     return lambda: check_resumes(arguments, steps=8, cuts=[cut])
 
 
+# Checks that find a fault each, and what their messages say.
 TABLE = [
-    Planted(
-        "a loss that writes into its batch",
+    (
         of_loss(writes_to_its_batch),
         r"batch was changed: 8 of 8 elements, first at \[0, 0\]: 1.0 became 2.0",
     ),
-    Planted(
-        "a loss that pops from its batch",
-        of_loss(pops_from_its_batch, {"x": ONES}),
-        r"batch\['x'\] was changed: f32\[4,2\] is gone",
-    ),
-    Planted(
-        "a loss that calls backward",
-        of_loss(calls_backward),
-        r"module.weight.grad was changed: f32\[1,2\] is new",
-    ),
-    Planted(
-        "a counter in the module",
-        of_loss(square, model=Counting),
-        "module.calls was changed: 1 is new",
-    ),
-    Planted(
-        "a generator of the loss's own",
-        of_loss(draws_from_its_own_generator),
-        "loss differs between two calls: 1 of 1 elements",
-    ),
-    Planted(
-        "a loss that makes a generator of random's, seeded by the system",
-        of_loss(draws_from_a_new_random),
-        "loss differs between two calls: 1 of 1 elements",
-    ),
-    Planted(
-        "a loss that makes a generator of NumPy's, seeded by the system",
-        of_loss(draws_from_a_new_numpy),
-        "loss differs between two calls: 1 of 1 elements",
-    ),
-    Planted(
-        "a loss that reads the clock", of_loss(reads_the_clock), "loss differs between two calls"
-    ),
-    Planted(
-        "a buffer written in place, as by BatchNorm",
+    (of_loss(pops_from_its_batch, {"x": ONES}), r"batch\['x'\] was changed: f32\[4,2\] is gone"),
+    (of_loss(calls_backward), r"module.weight.grad was changed: f32\[1,2\] is new"),
+    (of_loss(square, model=Counting), "module.calls was changed: 1 is new"),
+    (of_loss(draws_from_its_own_generator), "loss differs between two calls: 1 of 1 elements"),
+    (of_loss(draws_from_a_new_random), "loss differs between two calls: 1 of 1 elements"),
+    (of_loss(draws_from_a_new_numpy), "loss differs between two calls: 1 of 1 elements"),
+    (of_loss(reads_the_clock), "loss differs between two calls"),
+    (
         of_step(like_batch_norm),
         r"state\['buffers'\]\['mean'\] was changed(.|\n)*new_state\['buffers'\]\['mean'\] shares "
         r"memory with state\['buffers'\]\['mean'\]",
     ),
-    Planted(
-        "a state that holds a view of the batch",
-        of_step(returns_a_view_of_its_input),
-        r"new_state\['last'\] shares memory with batch",
-    ),
-    Planted(
-        "a metric that is a view of a weight",
-        of_step(reports_its_weights),
-        r"metrics\['first'\] shares memory with new_state\['w'\]",
-    ),
-    Planted(
-        "a result in the same memory each time",
-        of_step(reuses_its_output),
-        r"new_state\['w'\] was changed by the next call",
-    ),
-    Planted(
-        "a step that draws from torch's generator",
-        of_step(leaks_randomness),
-        "torch's global generator was advanced",
-    ),
-    Planted(
-        "a step that sets the default dtype",
+    (of_step(returns_a_view_of_its_input), r"new_state\['last'\] shares memory with batch"),
+    (of_step(reports_its_weights), r"metrics\['first'\] shares memory with new_state\['w'\]"),
+    (of_step(reuses_its_output), r"new_state\['w'\] was changed by the next call"),
+    (of_step(leaks_randomness), "torch's global generator was advanced"),
+    (
         of_step(sets_the_default_dtype),
         "torch's default dtype was changed from torch.float32 to torch.float64",
     ),
-    Planted(
-        "a step that turns gradients off",
-        of_step(turns_gradients_off),
-        "torch's grad mode was changed from True to False",
-    ),
-    Planted(
-        "an optimizer that returns its input",
+    (of_step(turns_gradients_off), "torch's grad mode was changed from True to False"),
+    (
         of_optimizer(ReturnsItsInput),
         r"ReturnsItsInput.update is not pure:\n  params\['w'\] was changed: 3 of 3 elements",
     ),
-    Planted(
-        "an optimizer with its moment in a global",
-        of_optimizer(KeepsTheMomentInAGlobal),
-        r"new_params\['w'\] differs between two calls",
-    ),
-    Planted(
-        "an optimizer that counts in itself",
-        of_optimizer(CountsInItself),
-        "optimizer.count was changed: 0 became 1",
-    ),
-    Planted(
-        "a kernel that is not the rule",
+    (of_optimizer(KeepsTheMomentInAGlobal), r"new_params\['w'\] differs between two calls"),
+    (of_optimizer(CountsInItself), "optimizer.count was changed: 0 became 1"),
+    (
         of_optimizer(HasAnotherKernel),
         r"update_ is not pure:\n  params\['w'\] is another than by update",
     ),
-    Planted(
-        "a kernel that scales the gradients",
-        of_optimizer(ScalesTheGradients),
-        r"grads\['w'\] was changed: 3 of 3 elements",
-    ),
-    Planted(
-        "an optimizer that remembers more than its state",
+    (of_optimizer(ScalesTheGradients), r"grads\['w'\] was changed: 3 of 3 elements"),
+    (
         of_optimizer(RemembersTheNumberOfUpdates),
         r"params\['w'\] differs when the updates from 0 on are repeated: (.|\n)*Something "
         "is remembered outside the state",
     ),
-    Planted(
-        "a schedule that caches",
+    (
         lambda: check_schedule(Caching(), 9),
         "schedule.last was changed: 1.0 became (.|\n)*lr at step 8 was .* when asked again",
     ),
-    Planted(
-        "a schedule that writes to its state",
+    (
         lambda: check_schedule(WritesToItsState(), 9),
         r"state\['seen'\]\[\d+\] was changed by observe",
     ),
-    Planted(
-        "a listener that mutates the state",
+    (
         of_listener(Decaying()),
         r"Decaying.on_batch_end is not pure:\n  event.state.params\['weight'\] was changed: 2 of 2",
     ),
-    Planted(
-        "a listener that draws",
+    (
         of_listener(Drawing()),
         "Drawing.on_epoch_begin is not pure:\n  torch's global generator was advanced",
     ),
-    Planted(
-        "a listener that replaces the batch",
+    (
         of_listener(Scaling()),
         r"Scaling.on_batch_begin is not pure:\n  event.batch\['x'\] was changed: 8 of 8 elements",
     ),
-    Planted(
-        "hidden state in an attribute",
+    (
         complete(square, Counting(2, 1)),
         r"module.calls \(attribute\): a step makes 2 of 1, and depends on it. Make it a buffer",
     ),
-    Planted(
-        "hidden state in a global list",
-        complete(counts_in_a_list),
-        r"planted.SEEN \(global\): a step makes \[",
-    ),
-    Planted(
-        "hidden state in a global number",
-        complete(counts_in_a_global),
-        r"planted.COUNT \(global\): a step makes \d+ of \d+",
-    ),
-    Planted(
-        "hidden state in a default",
-        complete(counts_in_a_default),
-        r"counts_in_a_default: calls \(default of an argument\)",
-    ),
-    Planted(
-        "hidden state in a closure",
+    (complete(counts_in_a_list), r"planted.SEEN \(global\): a step makes \["),
+    (complete(counts_in_a_global), r"planted.COUNT \(global\): a step makes \d+ of \d+"),
+    (complete(counts_in_a_default), r"counts_in_a_default: calls \(default of an argument\)"),
+    (
         complete(counts_in_a_closure()),
         r"kept \(closure variable\): a step makes \{'calls': 1\} of \{'calls': 0\}",
     ),
-    Planted(
-        "hidden state in a generator",
-        complete(draws_from_its_own_generator),
-        r"planted.OWN \(global\): a step changes its content",
-    ),
-    Planted(
-        "a step that goes by the clock", complete(reads_the_clock), r"time.perf_counter \(clock\)"
-    ),
-    Planted(
-        "a step that goes by a clock nobody can hold",
-        complete(reads_another_clock),
-        "two steps under the same conditions differ(.|\n)*datetime",
-    ),
-    Planted(
-        "a step that goes by a generator of random's, seeded by the system",
-        complete(draws_from_a_new_random),
-        "two steps under the same conditions differ",
-    ),
-    Planted(
-        "a step that goes by a generator of NumPy's, seeded by the system",
+    (complete(draws_from_its_own_generator), r"planted.OWN \(global\): a step changes its content"),
+    (complete(reads_the_clock), r"time.perf_counter \(clock\)"),
+    (complete(reads_another_clock), "two steps under the same conditions differ(.|\n)*datetime"),
+    (complete(draws_from_a_new_random), "two steps under the same conditions differ"),
+    (
         complete(draws_from_a_new_numpy),
         r"os.urandom, for uuid4, secrets and SystemRandom \(generator\)",
     ),
-    Planted(
-        "a loader that forgets its position",
+    (
         resumes((linear(), Forgetful())),
         r"a stop at step 4 is not the run that was never cut:\n  the first step that differs is 5: "
         r"loss: [\d.]+ straight, [\d.]+ resumed\n  state.params\['weight'\]: 2 of 2 elements, "
         r"first at \[0, 0\]: .* ulps\)",
     ),
-    Planted(
-        "a counter that is not in the checkpoint",
+    (
         lambda: check_resumes(counting_run, steps=8, cuts=[Cut(5, "error")]),
         "the run with an error at step 5 (.|\n)*the first step that differs is 6: loss",
     ),
-    Planted(
-        "a listener that does not save what it reports",
+    (
         resumes({"program": linear(), "data": [ONES], "listeners": [CountsSteps()]}),
         "the first step that differs is 5: seen: 5.0 straight, 1.0 resumed",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import planted
@@ -13,7 +13,6 @@ from planted import (
     ONES,
     SEEN,
     TABLE,
-    Planted,
     clean,
     linear,
     scales_by_a_global,
@@ -56,10 +55,10 @@ def _nothing_left() -> Iterator[None]:
 
 @pytest.mark.row(52)
 @pytest.mark.row(58)
-@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: fault.name)
-def test_a_planted_fault_is_found_and_named(fault: Planted) -> None:
-    with pytest.raises(AssertionError, match=fault.says):
-        fault.check()
+@pytest.mark.parametrize(("check", "says"), TABLE, ids=[says[:60] for _, says in TABLE])
+def test_a_planted_fault_is_found_and_named(check: Callable[[], object], says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check()
 
 
 def test_the_table_is_long_enough() -> None:

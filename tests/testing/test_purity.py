@@ -142,6 +142,7 @@ class TestCaches:
         check_loss(square, model(), BATCH)
         checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
+        assert check_complete(program(model), batch=BATCH) == []
 
     def test_a_counter_is_not(self) -> None:
         made = program(CountsForPeople)
@@ -163,6 +164,7 @@ class TestCaches:
         check_pure(made, made.init(), BATCH)
         checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
+        assert check_complete(program(model), batch=BATCH) == []
 
 
 class AddsHooks(nn.Linear):
