@@ -99,7 +99,8 @@ LONG := $(addprefix tests/checkpoint/test_,syscalls.py file_systems.py crash_rea
 	tests/training/test_ranks_saving.py
 
 properties: $(READY)
-	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet property_tests $(LONG)
+	FUNCTRAIN_EXAMPLES=long $(BIN)/python -m pytest --quiet --hypothesis-show-statistics \
+		property_tests $(LONG)
 
 # A law must detect each planted defect; DEFECT=word selects those with the word in their name.
 defects: $(READY)

@@ -21,7 +21,6 @@ from crashes.place import LONG, say, scratch
 from crashes.scenarios import LARGE, SCENARIOS, Scenario
 from crashes.states import digest, materialise, points, states
 from models import CASES
-from tally import Tally
 
 import functrain as ft
 from functrain import tree
@@ -96,9 +95,7 @@ def train(program: ft.Program, case: Any, directory: Path) -> ft.Run:
 
 
 @pytest.mark.row(32)
-def test_a_run_resumes_as_if_uninterrupted(
-    place: Path, capsys: pytest.CaptureFixture[str], tally: Tally
-) -> None:
+def test_a_run_resumes_as_if_uninterrupted(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its log is recorded too: no checkpoint may exist before the rows that it includes."""
     case = CASES[0]
     program = case.program(ft.optim.SGD(lr=0.01, momentum=0.9))
@@ -122,6 +119,5 @@ def test_a_run_resumes_as_if_uninterrupted(
             assert tree.diff(straight.state, resumed.state) == [], index
             assert (place / "crashed" / "metrics.jsonl").read_bytes() == lines
             shutil.rmtree(place / "crashed")
-    tally.resumptions += len(seen)
     say(capsys, f"{len(seen)} runs went on after a crash")
     assert len(seen) >= (100 if LONG else 10)

@@ -12,7 +12,6 @@ from ends import CutAt
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from recipes import programs
-from tally import Tally
 from trying import tried
 
 import functrain as ft
@@ -83,10 +82,9 @@ def check(
     cuts=st.lists(st.integers(1, STEPS - 1), min_size=1, max_size=2),
 )
 def test_a_run_of_captured_steps_resumes(
-    architecture: Architecture, recipe: dict[str, Any], cuts: list[int], tally: Tally
+    architecture: Architecture, recipe: dict[str, Any], cuts: list[int]
 ) -> None:
     check(architecture, recipe, cuts, "eager")
-    tally.resumptions += 1
 
 
 @pytest.mark.row(50)
@@ -131,7 +129,6 @@ def test_donation_changes_no_bit_of_captured_steps(made: tuple[Any, ft.Program],
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.row(50)
-def test_a_run_through_inductor_resumes(tally: Tally) -> None:
+def test_a_run_through_inductor_resumes() -> None:
     recipe = {"optimizer": ft.optim.AdamW(lr=0.01), "ema": 0.9, "clip_norm": 0.1}
     check(Architecture("vector", ("Linear", "Dropout")), recipe, [3], "inductor")
-    tally.resumptions += 1

@@ -122,7 +122,7 @@ def test_events_come_in_one_order(loop: Loop, kept: bool, stop: int | None) -> N
 
 @tried(60)
 @given(loop=loops, stops=st.lists(st.integers(1, 40), min_size=1, max_size=3))
-def test_the_events_of_parts_join_to_the_whole(loop: Loop, stops: list[int], tally: Any) -> None:
+def test_the_events_of_parts_join_to_the_whole(loop: Loop, stops: list[int]) -> None:
     whole, parts = Writing(), [*map(Writing, stops), Writing()]
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         straight = loop.fit(one, whole)
@@ -133,4 +133,3 @@ def test_the_events_of_parts_join_to_the_whole(loop: Loop, stops: list[int], tal
     # Each part has its own first and last events, and its own final save.
     told = "".join(re.sub("[BeCIT]", "", part.text) for part in parts)
     assert told == re.sub("[BeCIT]", "", whole.text)
-    tally.resumptions += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,10 +15,9 @@ import attrs
 import pytest
 from described_runs import DATA, STEPS, Described, described, differences, fit
 from ends import CutAt, FailsAt
-from forked import KILLED, forked
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
-from tally import Tally
+from processes import forked
 from trying import tried
 
 import functrain as ft
@@ -32,45 +32,38 @@ places = st.integers(1, STEPS - 1)
 @pytest.mark.row(53)
 @tried(90)
 @given(run=described(UNSAVED), where=cuts(steps=STEPS))
-def test_cuts_leave_no_trace(run: Described, where: list[Cut], tally: Tally) -> None:
+def test_cuts_leave_no_trace(run: Described, where: list[Cut]) -> None:
     check_resumes(run, steps=STEPS, cuts=where)
-    tally.resumptions += 1
 
 
 @pytest.mark.row(32)
 @tried(22)
 @given(run=described(), where=st.sets(places, min_size=1, max_size=2))
-def test_fresh_processes_leave_no_trace(run: Described, where: set[int], tally: Tally) -> None:
+def test_fresh_processes_leave_no_trace(run: Described, where: set[int]) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         fit(run, one)
         for step in [*sorted(where), STEPS]:
             assert forked(fit, run, two, CutAt(step)) == 0
         assert differences(one, two) == []
-    tally.resumptions += 1
-    tally.fresh += 1
 
 
 @pytest.mark.row(32)
 @tried(22)
 @given(run=described(), deaths=st.lists(st.integers(1, 20), min_size=2, max_size=4))
-def test_kills_at_any_event_leave_no_trace(run: Described, deaths: list[int], tally: Tally) -> None:
+def test_kills_at_any_event_leave_no_trace(run: Described, deaths: list[int]) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         fit(run, one)
         ends = [forked(fit, run, two, FailsAt(death, kills=True)) for death in deaths]
-        assert set(ends) <= {0, KILLED}
+        assert set(ends) <= {0, -signal.SIGKILL}
         assert forked(fit, run, two) == 0
         assert differences(one, two) == []
-    tally.kills += ends.count(KILLED)
-    tally.resumptions += 1
-    tally.fresh += 1
+    event(f"{ends.count(-signal.SIGKILL)} kills")
 
 
 @pytest.mark.row(38)
 @tried(40)
 @given(run=described(), errors=st.lists(st.integers(1, 20), min_size=1, max_size=4))
-def test_exceptions_at_any_event_leave_no_trace(
-    run: Described, errors: list[int], tally: Tally
-) -> None:
+def test_exceptions_at_any_event_leave_no_trace(run: Described, errors: list[int]) -> None:
     # A listener's additions to a row are lost if another listener raises.
     run = attrs.evolve(run, counts=False)
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
@@ -80,13 +73,12 @@ def test_exceptions_at_any_event_leave_no_trace(
                 fit(run, two, FailsAt(error))
         fit(run, two)
         assert differences(one, two) == []
-    tally.resumptions += 1
 
 
 @pytest.mark.row(34)
 @tried(50)
 @given(run=described(), where=st.sets(places, min_size=1, max_size=3))
-def test_every_step_is_in_the_log_once(run: Described, where: set[int], tally: Tally) -> None:
+def test_every_step_is_in_the_log_once(run: Described, where: set[int]) -> None:
     with TemporaryDirectory() as place:
         for cut in [*sorted(where), STEPS]:
             result = fit(run, place, CutAt(cut))
@@ -107,20 +99,18 @@ def test_every_step_is_in_the_log_once(run: Described, where: set[int], tally: T
 @pytest.mark.row(30)
 @tried(30)
 @given(run=described(["own state", "Mixture"]), where=st.sets(places, min_size=1, max_size=3))
-def test_loaders_with_a_state_resume(run: Described, where: set[int], tally: Tally) -> None:
+def test_loaders_with_a_state_resume(run: Described, where: set[int]) -> None:
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
         fit(run, one)
         for step in [*sorted(where), STEPS]:
             fit(run, two, CutAt(step))
         assert differences(one, two) == []
-    tally.resumptions += 1
 
 
 @pytest.mark.row(20)
 @tried(30)
 @given(where=st.sets(places, min_size=1, max_size=3), patience=st.integers(0, 1))
-def test_a_plateau_resumes(where: set[int], patience: int, tally: Tally) -> None:
+def test_a_plateau_resumes(where: set[int], patience: int) -> None:
     lr = ft.schedules.Plateau(lr=0.5, factor=0.5, patience=patience)
     case = Case(Architecture("vector"), {"optimizer": ft.optim.SGD(lr=lr)})
     check_resumes(Described(case, often=1, save=1), steps=STEPS, cuts=sorted(where))
-    tally.resumptions += 1

@@ -17,9 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import attrs
 
@@ -185,6 +188,41 @@ def failures_in_forks(pieces: dict[str, str]) -> dict[str, str]:
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def forked(function: Callable[..., Any], *arguments: Any) -> int:
+    """Call a function in a fork, which has new memory and another hash seed.
+
+    Returns:
+        0, or the negative number of the signal that ended it.
+
+    Raises:
+        AssertionError: the function raised; with its traceback.
+    """
+    ours, theirs = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_called, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    try:
+        failure = ours.recv()
+    except EOFError:  # killed before it could report
+        failure = ""
+    process.join()
+    assert not failure, f"the new process failed:\n{failure}"
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _called(end: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        function(*arguments)
+    except BaseException:
+        end.send(traceback.format_exc())
+        raise SystemExit(1) from None
+    end.send("")
 
 
 def _work(job: _Job, begun: Connection) -> None:
