@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 import functrain as ft
 from benchmarks.populations import BATCH, loss
+from benchmarks.steps import memory
 from benchmarks.steps.models import mlp
 
 _KINDS = ("eager", "donated", "compiled")
@@ -41,14 +41,6 @@ def steps(pop: Any, state: ft.TrainState, count: int) -> ft.TrainState:
     return state
 
 
-def resident(name: str) -> int:
-    """Return ``VmRSS`` or ``VmHWM`` of this process in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}")
-
-
 def main(members: int, kind: str) -> None:
     """Measure, and print one row."""
     torch.set_num_threads(1)
@@ -58,12 +50,12 @@ def main(members: int, kind: str) -> None:
     steps(warmed, warmed.init(), 2)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    before = resident("VmRSS")
+    before = memory.resident()
     held = [pop.init()]
     size = sum(leaf.nbytes for _, leaf in ft.tree.items(held[0]) if isinstance(leaf, Tensor))
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    memory.forget_peak()
     steps(pop, held.pop(), 5)
-    above = resident("VmHWM") - before - size
+    above = memory.highest() - before - size
     print(f"{kind:9} {members} members: state {size / _MB:.1f} MB, above it {above / _MB:.1f} MB")
 
 

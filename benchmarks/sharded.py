@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -27,6 +26,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import functrain as ft
+from benchmarks.steps import memory
 from functrain import tree
 from functrain.distributed import leave
 
@@ -146,12 +146,6 @@ def timed(made: dict[str, Step], repeats: int) -> dict[str, Times]:
     return found
 
 
-def memory(what: str) -> float:
-    """Return a size of this process in MB, as Linux has it."""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in status if line.startswith(what))
-
-
 def join(rank: int, ranks: int, port: int) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_RANK": str(rank)}
@@ -177,13 +171,13 @@ def measure_times(rank: int, ranks: int, port: int, name: str, repeats: int, res
 
 def measure_memory(rank: int, ranks: int, port: int, name: str, title: str, results: Any) -> None:
     join(rank, ranks, port)
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = memory("VmRSS")
+    memory.forget_peak()
+    before = memory.resident()
     step, _ = contenders(name, ranks)[title]()
     for _ in range(5):
         step()
     if rank == 0:
-        results.put(memory("VmHWM") - before)
+        results.put((memory.highest() - before) / 2**20)
     leave()
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.util
-import os
-import platform
 import statistics
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 import attrs
@@ -17,6 +13,7 @@ import torch
 from benchmarks.checkpoints.contenders import FUNCTRAIN_LOAD, Contender
 from benchmarks.checkpoints.measuring import Times
 from benchmarks.checkpoints.yardsticks import DD, MEMCPY
+from benchmarks.steps.machine import describe
 
 _PACKAGES = ("functrain", "torch", "safetensors", "orbax-checkpoint", "numpy", "xxhash")
 
@@ -121,31 +118,13 @@ def _blocking(times: Times) -> Aim:
 
 def machine(directory: Path) -> str:
     """Describe the machine and the versions."""
-    versions = ", ".join(
-        f"{name} {metadata.version(name)}" for name in _PACKAGES if _is_installed(name)
-    )
+    facts = describe(_PACKAGES)
+    threads = f"{torch.get_num_threads()} torch thread(s)"
     missing = "" if importlib.util.find_spec("orbax") else "; Orbax is not installed: skipped"
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{datetime.date.today()}, {_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"{_file_system(directory)}, {_system()}, Python "
-        f"{platform.python_version()}, {torch.get_num_threads()} torch thread(s); "
-        f"{versions}{missing}"
+        f"{facts['Date']}, {facts['Processor']}, {facts['Memory']}, {_file_system(directory)}, "
+        f"{facts['System']}, {threads}; {facts['Versions']}{missing}"
     )
-
-
-def _is_installed(name: str) -> bool:
-    return any(True for _ in metadata.distributions(name=name))
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _system() -> str:
-    return f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
 
 
 def _file_system(directory: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -21,8 +22,8 @@ _PACKAGES = (
 )
 
 
-def describe() -> dict[str, str]:
-    """Return date, processor, memory, system and versions, each with its name."""
+def describe(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Return date, processor, memory, system and versions of packages, each with its name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "Date": str(datetime.date.today()),
@@ -30,15 +31,15 @@ def describe() -> dict[str, str]:
         "Memory": f"{memory:.0f} GiB",
         "System": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}, "
         f"Python {platform.python_version()}",
-        "Versions": ", ".join(versions()),
+        "Versions": ", ".join(versions(packages)),
     }
 
 
-def versions() -> list[str]:
-    """Return names and versions of the relevant packages that are installed."""
+def versions(packages: Sequence[str]) -> list[str]:
+    """Return names and versions of those packages that are installed."""
     return [
         f"{name} {metadata.version(name)}"
-        for name in _PACKAGES
+        for name in packages
         if any(True for _ in metadata.distributions(name=name))
     ]
 

@@ -33,13 +33,23 @@ def peak(device: str) -> Callable[[], float]:
         torch.cuda.reset_peak_memory_stats()
         return lambda: float(torch.cuda.max_memory_allocated())
     alive, before = live_tensors(), resident()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    return lambda: float(max(_status("VmHWM") - before, 0) + alive)
+    forget_peak()
+    return lambda: float(max(highest() - before, 0) + alive)
 
 
 def resident() -> int:
     """Return the resident bytes of this process."""
     return _status("VmRSS")
+
+
+def highest() -> int:
+    """Return the most resident bytes since the peak was forgotten."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let the high-water mark begin again at the present memory."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status(field: str) -> int:
