@@ -5,22 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import documents
 import pytest
 from import_graph import ROOMS
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PAGE = ROOT / "CONTRIBUTING.md"
+TEXT = PAGE.read_text()
 STEP = re.findall(r"^\| `(functrain/[\w/]+\.py)` \| `(\w+)` \|", TEXT, re.MULTILINE)
 _MOST_LINES = 60
 
 
 def test_an_optimizer_a_schedule_a_listener_and_a_transformation_are_short_and_run() -> None:
-    names: dict[str, object] = {}
-    for block in BLOCKS:
-        assert block.count("\n") < _MOST_LINES
-        exec(compile(block, "CONTRIBUTING.md", "exec"), names)
-    assert {"Signum", "Halving", "Worst", "counting"} <= names.keys()
+    assert all(block.count("\n") < _MOST_LINES for block in documents.blocks(PAGE))
+    assert {"Signum", "Halving", "Worst", "counting"} <= documents.run(PAGE).keys()
 
 
 def test_named_paths_and_targets_exist() -> None:

@@ -1,15 +1,14 @@
-"""The code on the pages of the documentation runs, and the pages are complete."""
+"""The pages of the documentation name everything that they are about."""
 
 from __future__ import annotations
 
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import attrs
+import documents
 import processes
-import pytest
 import torch
 
 import functrain as ft
@@ -18,10 +17,10 @@ FORMAT = Path(__file__).parents[2] / "docs" / "checkpoint-format.md"
 
 
 def test_a_checkpoint_is_read_without_functrain(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", FORMAT.read_text(), re.DOTALL)
-    imports = set(re.findall(r"^ *(?:import|from) (\w+)", blocks[-1], re.MULTILINE))
+    *_, reader = documents.blocks(FORMAT)
+    imports = set(re.findall(r"^ *(?:import|from) (\w+)", reader, re.MULTILINE))
     assert imports <= {"safetensors", "xxhash", *sys.stdlib_module_names}
-    (tmp_path / "reader.py").write_text(blocks[-1])
+    (tmp_path / "reader.py").write_text(reader)
     path = ft.save(tmp_path / "c", {"params": {"w": torch.ones(3), "b": torch.zeros(2)}}, step=7)
     assert processes.run("reader.py", str(path), cwd=tmp_path).stdout == "7 ['b', 'w']\n"
     file = path / "params.safetensors"
@@ -60,34 +59,6 @@ def test_every_tag_and_field_of_the_format_is_on_its_page(tmp_path: Path) -> Non
 DOCS = FORMAT.parent
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "configuration.md",
-        "data.md",
-        "evaluation.md",
-        "guides/own_steps.md",
-        "guides/processes.md",
-        "generation.md",
-        "laws.md",
-        "listeners.md",
-        "notebooks.md",
-        "optimizers.md",
-        "plots.md",
-        "rewind.md",
-        "schedules.md",
-        "search.md",
-        "testing.md",
-    ],
-)
-def test_the_code_on_a_page_runs(page: str) -> None:
-    names: dict[str, Any] = {}
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
-
-
 def rows(page: str) -> dict[str, list[str]]:
     """The rows of the tables of a page by the name in their first column."""
     lines = [line for line in (DOCS / page).read_text().splitlines() if line.startswith("| `")]
@@ -113,14 +84,11 @@ def test_every_schedule_is_on_its_page() -> None:
 
 
 def test_the_page_on_compiled_steps_runs() -> None:
-    page = (FORMAT.parent / "compiled.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    found: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, found)
+    page = DOCS / "compiled.md"
+    found, text = documents.run(page), page.read_text()
     assert found["state"].counters.step == found["online"].counters.step == 1
     for name in ("CaptureError", "RecompileWarning", "FallbackWarning", "DonatedStateError"):
-        assert f"`{name}`" in page
+        assert f"`{name}`" in text
         assert hasattr(ft.errors, name)
 
 

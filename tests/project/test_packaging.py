@@ -147,8 +147,6 @@ def test_its_types_are_visible_outside(
 
 
 def test_versions_agree() -> None:
-    import tomllib
-
     import functrain
 
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -167,20 +165,9 @@ def test_the_versions_that_compat_runs_are_those_of_the_table() -> None:
 def test_imports_of_the_core_are_its_dependencies() -> None:
     named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     known = {re.split(r"[<>=\[]", one)[0].replace("pyyaml", "yaml") for one in named}
-    rooms = [
-        "errors",
-        "tree",
-        "core",
-        "schedules",
-        "optim",
-        "data",
-        "metrics",
-        "transforms",
-        "checkpoint",
-        "training",
-    ]
+    rooms = ("errors", "tree", "core", "schedules", "optim", "data", "metrics", "transforms")
     found = {"functrain"}
-    for room in [*rooms, "checkpoint", "training", "distributed"]:
+    for room in (*rooms, "checkpoint", "training", "distributed"):
         for path in (ROOT / "functrain" / room).rglob("*.py"):
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.Import):

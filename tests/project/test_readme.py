@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
@@ -15,11 +16,7 @@ def test_python_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert blocks
-    namespace = {"__name__": "readme"}  # shared by all blocks, from top to bottom
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), namespace)
+    documents.run(README)
     assert "Run(reason='max_epochs', step=160" in capsys.readouterr().out
     assert (tmp_path / "runs" / "first" / "metrics.jsonl").exists()
 
@@ -50,7 +47,7 @@ def test_the_configuration_builds_and_trains(
 ) -> None:
     from functrain import config, fit
 
-    (block,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)
+    (block,) = documents.blocks(README, "yaml")
     (tmp_path / "mine.yaml").write_text(block)
     (tmp_path / "mymodel.py").write_text(MODULE)
     monkeypatch.delitem(sys.modules, "mymodel", raising=False)  # of another test's folder

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 import yaml
 
@@ -21,17 +22,7 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 ELSEWHERE = {"checkpoint-format.md", "compiled.md", "measurements.md"}
 
 
-def blocks(page: str, language: str = "python") -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-
-
-def listed() -> list[str]:
-    """The pages that test_docs.py runs."""
-    text = (Path(__file__).parent / "test_docs.py").read_text()
-    return re.findall(r'^ +"([\w/-]+\.md)",$', text, re.MULTILINE)
-
-
-OWN = [page for page in PAGES if blocks(page) and page not in {*listed(), *ELSEWHERE}]
+OWN = [page for page in PAGES if documents.blocks(DOCS / page) and page not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(
@@ -48,9 +39,7 @@ def test_the_code_on_a_page_runs(
     if page == "from/transformers.md":
         pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    for block in blocks(page):
-        exec(compile(block, page, "exec"), names)
+    documents.run(DOCS / page)
 
 
 def test_every_block_is_python_yaml_or_text() -> None:
@@ -60,8 +49,8 @@ def test_every_block_is_python_yaml_or_text() -> None:
 
 
 def test_the_first_program_equals_the_readme() -> None:
-    (first, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks("index.md") == [first]
+    first, *_ = documents.blocks(ROOT / "README.md")
+    assert documents.blocks(DOCS / "index.md") == [first]
 
 
 def pages(nav: Any) -> list[str]:
@@ -78,11 +67,6 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def test_every_public_module_has_a_page_of_the_reference() -> None:
-    shown = {
-        name
-        for page in (DOCS / "reference").glob("*.md")
-        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
-    }
     # The names of training are those of functrain; the command line has no functions for users.
     inner = {"functrain.cli", "functrain.training"}
     found = set()
@@ -94,19 +78,20 @@ def test_every_public_module_has_a_page_of_the_reference() -> None:
         ]
         if "__all__" in names:
             found.add(f"functrain.{path.parent.name}")
-    assert found - inner <= shown
+    assert found - inner <= reference()
+
+
+def reference() -> set[str]:
+    """Return the modules and classes that have a page of the reference."""
+    pages = [page.read_text() for page in (DOCS / "reference").glob("*.md")]
+    return set(re.findall(r"^::: ([\w.]+)$", "\n".join(pages), re.MULTILINE))
 
 
 def public_names() -> set[str]:
-    """The names of every page of the reference, except those that have a page of their own."""
-    pages = {
-        name
-        for page in (DOCS / "reference").glob("*.md")
-        for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)
-    }
-    modules = [importlib.import_module(name) for name in pages]
+    """Return the public names on these pages, except those that have a page of their own."""
+    modules = [importlib.import_module(name) for name in reference()]
     names = {f"{m.__name__}.{name}" for m in modules for name in getattr(m, "__all__", ())}
-    return names - pages
+    return names - reference()
 
 
 def test_every_name_in_the_guides_exists() -> None:
