@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ends import CutAt as CutAt
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -20,7 +21,6 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-import functrain as ft
 from functrain.data import Batches
 
 
@@ -193,16 +193,6 @@ MORE_WORKERS = {
 def disturb(seed: int) -> None:
     """Advance the global generators, as another process would have them."""
     torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
-
-
-class CutAt:
-    """Ends a run after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_batch_end(self, event: Any) -> ft.Stop | None:
-        return ft.Stop() if event.state.counters.step >= self.step else None
 
 
 def p_value(counts: list[int], expected: list[float] | None = None) -> float:

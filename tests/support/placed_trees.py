@@ -5,33 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from placed_states import owned, rows
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Replicate
 
 from functrain.distributed import World
 
 
 def cut(tensor: Tensor, world: World) -> DTensor:
-    """Cut a tensor over all ranks at dimension 0, as torch does."""
-    mesh = DeviceMesh("cpu", list(range(world.size)))
-    size = -(-len(tensor) // world.size)
-    part = tensor[world.rank * size : (world.rank + 1) * size]
-    return _placed(part, mesh, Shard(0), tensor)
-
-
-def owned(tensor: Tensor, owner: int, world: World) -> DTensor:
-    """Place a tensor on one rank."""
-    mesh = DeviceMesh("cpu", [owner])
-    part = tensor if world.rank == owner else tensor.new_empty(0)
-    return _placed(part, mesh, Replicate(), tensor)
-
-
-def _placed(part: Tensor, mesh: DeviceMesh, placement: Any, tensor: Tensor) -> DTensor:
-    made = DTensor.from_local(
-        part, mesh, [placement], run_check=False, shape=tensor.shape, stride=tensor.stride()
-    )
-    return made.clone()  # whose local tensor is no view of another
+    """Cut a tensor over all ranks at dimension 0; the local one is no view of another."""
+    return rows(world, tensor).clone()
 
 
 def plain() -> dict[str, Any]:
@@ -57,11 +41,9 @@ def placed(world: World) -> dict[str, Any]:
     several = ["weight", "half", "eighth", "count", "mask", "spectrum"]
     first, second = given["moments"]
     mesh = DeviceMesh("cpu", list(range(world.size)))
+    replicated = DTensor.from_local(second, mesh, [Replicate()], run_check=False)
     return {
         **given,
         **{name: cut(given[name], world) for name in several},
-        "moments": [
-            owned(first, world.size - 1, world),
-            _placed(second, mesh, Replicate(), second),
-        ],
+        "moments": [owned(world, first, world.size - 1), replicated],
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from ends import CutAt as CutAt
 from torch import Tensor, nn
 
 import functrain as ft
@@ -57,16 +58,6 @@ def fit(
         listeners=list(listeners),
         **options,
     )
-
-
-class CutAt:
-    """End a run after a step; has no state."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_batch_end(self, event: Any) -> ft.Stop | None:
-        return ft.Stop() if event.state.counters.step >= self.step else None
 
 
 class FailAt:
