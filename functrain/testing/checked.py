@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy as python
 import functools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, overload
 
 import attrs
@@ -26,6 +27,7 @@ from functrain.testing.observed_calls import (
     Call,
     refuse,
     repeat_call,
+    repeat_twice,
     repeat_with_other_generators,
     shared,
     watch_call,
@@ -91,10 +93,8 @@ def checked_step(step: Callable[..., Any]) -> Callable[..., Any]:
 
         spares = [copy(state) for _ in range(3)]
         first = watch_call(lambda: calling(spares[0]), _kept(before, spares[0]))
-        findings = first.findings + repeat_call(first, lambda: calling(spares[1]))
-        if not findings:
-            findings = repeat_with_other_generators(first, lambda: calling(spares[2]))
-        refuse("this step", findings)
+        once, twice = (functools.partial(calling, spare) for spare in spares[1:])
+        refuse("this step", first.findings + repeat_twice(first, once, twice))
         rng.set_state(begun)
         return step(*before, state, batch, rng)
 
@@ -135,7 +135,7 @@ class Checked:
 
         def call(state: DeviceState, donation: Donation | None = None) -> dict[str, Any]:
             after, outputs = self.device_step(state, batches, lr, ema_due, donation, seed)
-            return {**_named("new_state", after), "outputs": outputs}
+            return {"new_state": SimpleNamespace(**after), "outputs": outputs}
 
         def another(batches: list[Batch]) -> None:
             other = None if seed is None else seed + 1
@@ -161,28 +161,15 @@ class Checked:
 
     def _checked_pure(self, call: Any, state: DeviceState, batches: list[Batch]) -> Call:
         """Make one call without donation and check what it changed or shares."""
-        watched = {
-            **_named("state", state),
-            "batches": batches,
-            "module": self.fixed.model.module,
-        }
+        module = self.fixed.model.module
+        watched = {"state": SimpleNamespace(**state), "batches": batches, "module": module}
         first = watch_call(lambda: call(state), watched, lambda place: place.endswith(".training"))
         rejected = not bool(first.result["outputs"].get("finite", True))
-        new = {name: part for name, part in first.result.items() if name != "outputs"}
+        new, outputs = ({name: first.result[name]} for name in ("new_state", "outputs"))
         aliased = shared(new, watched, may_share(self.fixed, rejected))
-        aliased += shared({"outputs": first.result["outputs"]}, {**watched, **new})
+        aliased += shared(outputs, {**watched, **new})
         return attrs.evolve(first, findings=first.findings + aliased)
 
 
-def _named(prefix: str, state: DeviceState) -> dict[str, Any]:
-    return {f"{prefix}.{name}": part for name, part in state.items()}
-
-
 def _results(call: Call) -> tuple[DeviceState, Outputs]:
-    prefix = "new_state."
-    after = {
-        name.removeprefix(prefix): part
-        for name, part in call.result.items()
-        if name.startswith(prefix)
-    }
-    return after, call.result["outputs"]
+    return vars(call.result["new_state"]), call.result["outputs"]

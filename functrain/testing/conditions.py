@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
-import sys
+from collections import UserDict
 from collections.abc import Iterator, MutableMapping
 from types import FunctionType
-from typing import Literal
+from typing import Any, Literal
 from unittest import mock
 
 import attrs
-import torch
 
 from functrain.testing import global_state
 from functrain.testing.fake_system import FakeSystem
@@ -38,7 +36,7 @@ class Conditions:
         """
         with contextlib.ExitStack() as held:
             held.enter_context(global_state.preserved())
-            self._seed()
+            global_state.seed(self.seeds)
             if self.directory is not None:
                 os.chdir(self.directory)
             os.environ.update(self.environment)
@@ -46,39 +44,28 @@ class Conditions:
             held.enter_context(self.system.hold(functions, asked))
             yield
 
-    def _seed(self) -> None:
-        torch.manual_seed(self.seeds["torch"])
-        random.seed(self.seeds["random"])
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            numpy.random.seed(self.seeds["numpy"])
 
-
-class Recording(MutableMapping[str, str]):
+class Recording(UserDict[str, str]):
     """An environment that records which variables are read."""
 
     def __init__(self, environment: MutableMapping[str, str], names: set[str]) -> None:
-        self._environment, self._names = environment, names
+        # Not copied, as UserDict would: a variable that the step sets is set.
+        self.data, self._names = environment, names  # type: ignore[assignment]
 
     def __getitem__(self, name: str) -> str:
         self._names.add(name)
-        return self._environment[name]
+        return self.data[name]
 
-    def __setitem__(self, name: str, value: str) -> None:
-        self._environment[name] = value
+    def __contains__(self, name: object) -> bool:
+        self._names.add(str(name))
+        return name in self.data
 
-    def __delitem__(self, name: str) -> None:
-        del self._environment[name]
+    def __or__(self, other: Any) -> Any:
+        return {**self.data, **other}
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._environment)
-
-    def __len__(self) -> int:
-        return len(self._environment)
-
-    def copy(self) -> dict[str, str]:
+    def copy(self) -> Any:
         """Return a copy, like ``os.environ.copy``."""
-        return dict(self._environment)
+        return dict(self.data)
 
 
 Verdict = Literal["constant", "hidden state"]

@@ -7,7 +7,7 @@ import functools
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -94,16 +94,13 @@ def preserved() -> Iterator[dict[str, Any]]:
         restore(before)
 
 
-@contextlib.contextmanager
-def other_generators(seed: int) -> Iterator[None]:
-    """Seed all global generators for a ``with`` block, and restore them afterwards."""
-    with preserved():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            numpy.random.seed(seed)
-        yield
+def seed(seeds: Mapping[str, int]) -> None:
+    """Seed the global generators of torch, ``random`` and, if in use, NumPy."""
+    torch.manual_seed(seeds["torch"])
+    random.seed(seeds["random"])
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seeds["numpy"])
 
 
 def _of_torch() -> list[Setting]:

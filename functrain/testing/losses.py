@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,7 @@ from functrain.testing.module_attributes import (
     unchanged,
     without,
 )
-from functrain.testing.observed_calls import (
-    refuse,
-    repeat_call,
-    repeat_with_other_generators,
-    watch_call,
-)
+from functrain.testing.observed_calls import refuse, repeat_twice, watch_call
 
 _SEED = 7
 
@@ -57,12 +53,8 @@ def check_loss(loss: LossFunction, module: nn.Module, batch: Any) -> None:
     watched, attributes = {"module": inner, "batch": batch}, ModuleAttributes.of(inner)
     first = watch_call(lambda: _called(loss, inner, batch), watched, _is_buffer(inner))
     alike = _alike(loss, module, batch, attributes.changed())
-    findings = without(first.findings, alike)
-    findings += repeat_call(first, lambda: _called(loss, *spares[0]))
-    findings += (
-        [] if findings else repeat_with_other_generators(first, lambda: _called(loss, *spares[1]))
-    )
-    refuse("the loss", findings)
+    once, twice = (functools.partial(_called, loss, *spare) for spare in spares)
+    refuse("the loss", without(first.findings, alike) + repeat_twice(first, once, twice))
 
 
 def _alike(loss: LossFunction, module: nn.Module, batch: Any, filled: Any) -> set[str]:

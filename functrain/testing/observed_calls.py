@@ -17,7 +17,7 @@ from functrain.tree.objects import is_array
 from functrain.tree.placed import local
 
 Inputs = Mapping[str, Any]
-_OTHER_SEED = 0x5EED
+_OTHER_SEEDS = dict.fromkeys(("torch", "random", "numpy"), 0x5EED)
 _MOST = 12  # findings in a message; the rest is counted
 _DIFFERS = "differs between two calls"
 _ADVICE = "check_complete(program, batch=...) names what influences a step besides its arguments"
@@ -64,12 +64,20 @@ def repeat_call(
     return found + [f"{c.place} was changed by the next call: {c.detail}" for c in later]
 
 
-def repeat_with_other_generators(first: Call, call: Callable[[], dict[str, Any]]) -> list[str]:
-    """Repeat a call with the global random generators in another state.
+def repeat_twice(
+    first: Call, call: Callable[[], dict[str, Any]], again: Callable[[], dict[str, Any]]
+) -> list[str]:
+    """Repeat a call, and again with the global random generators in another state.
 
-    They are named as the cause only if a call with the same generators gives the same result.
+    They are named as the cause only if calls with the same generators give the same result.
     """
-    with global_state.other_generators(_OTHER_SEED):
+    return repeat_call(first, call) or repeat_with_other_generators(first, again)
+
+
+def repeat_with_other_generators(first: Call, call: Callable[[], dict[str, Any]]) -> list[str]:
+    """Repeat a call with the global random generators in another state."""
+    with global_state.preserved():
+        global_state.seed(_OTHER_SEEDS)
         found = repeat_call(first, call, "depends on the state of a global random generator")
     return found and (repeat_call(first, call) or found)
 

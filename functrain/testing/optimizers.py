@@ -14,7 +14,7 @@ from functrain.optim import Optimizer
 from functrain.testing.observed_calls import (
     refuse,
     repeat_call,
-    repeat_with_other_generators,
+    repeat_twice,
     shared,
     snapshots,
     watch_call,
@@ -55,8 +55,8 @@ def check_optimizer(optimizer: Optimizer, params: Params) -> None:
     rule = [(copy(params), copy(optimizer.init(params)))]
     kernel = list(rule)
     for step in range(_STEPS):
-        rule.append(_check_update(optimizer, *rule[-1], step))
-        kernel.append(_check_kernel(optimizer, *kernel[-1], step))
+        rule.append(_checked(optimizer, "update", _updated, *rule[-1], step))
+        kernel.append(_checked(optimizer, "update_", _updated_in_place, *kernel[-1], step))
     refuse(f"{name}.update_", _apart(rule[-1][0], kernel[-1][0]))
     for start in range(_STEPS):
         refuse(f"{name}'s state", _incomplete(optimizer, rule, start))
@@ -87,47 +87,42 @@ def _check_init(optimizer: Optimizer, params: Params) -> None:
     refuse(f"{type(optimizer).__name__}.init", findings + repeat_call(first, call))
 
 
-def _check_update(
-    optimizer: Optimizer, params: Params, state: OptimizerState, step: int
-) -> tuple[Params, OptimizerState]:
-    grads, lr = gradients(params, step), _rate(optimizer, step)
-
-    def call(params: Params, state: OptimizerState) -> dict[str, Any]:
-        with scoped(_SEED):
-            new, after = optimizer.update(grads, state, params, lr)
-        return {"new_params": new, "new_state": after}
-
-    return _checked(optimizer, "update", call, {"params": params, "state": state}, grads)
+def _updated(
+    optimizer: Optimizer, grads: Params, params: Params, state: OptimizerState, lr: Any
+) -> dict[str, Any]:
+    new, after = optimizer.update(grads, state, params, lr)
+    return {"new_params": new, "new_state": after}
 
 
-def _check_kernel(
-    optimizer: Optimizer, params: Params, state: OptimizerState, step: int
-) -> tuple[Params, OptimizerState]:
-    grads, lr = gradients(params, step), _rate(optimizer, step)
-
-    def call(params: Params, state: OptimizerState) -> dict[str, Any]:
-        own, owned = copy(params), copy(state)
-        with scoped(_SEED):
-            optimizer.update_(grads, owned, own, lr)
-        return {"new_params": own, "new_state": owned}
-
-    return _checked(optimizer, "update_", call, {"params": params, "state": state}, grads)
+def _updated_in_place(
+    optimizer: Optimizer, grads: Params, params: Params, state: OptimizerState, lr: Any
+) -> dict[str, Any]:
+    own, owned = copy(params), copy(state)
+    optimizer.update_(grads, owned, own, lr)
+    return {"new_params": own, "new_state": owned}
 
 
 def _checked(
     optimizer: Optimizer,
     method: str,
-    call: Callable[..., dict[str, Any]],
-    given: dict[str, Any],
-    grads: Params,
+    update: Callable[..., dict[str, Any]],
+    params: Params,
+    state: OptimizerState,
+    step: int,
 ) -> tuple[Params, OptimizerState]:
-    """Make a call that writes to none of its arguments, and return its results."""
-    inputs, spare = {**given, "grads": grads}, copy(given)
-    first = watch_call(lambda: call(**given), {**inputs, "optimizer": optimizer})
+    """Make an update that writes to none of its arguments, and return its results."""
+    grads, lr = gradients(params, step), _rate(optimizer, step)
+    inputs = {"params": params, "state": state, "grads": grads}
+    spare = copy({"params": params, "state": state})
+
+    def call(params: Params, state: OptimizerState) -> dict[str, Any]:
+        with scoped(_SEED):
+            return update(optimizer, grads, params, state, lr)
+
+    first = watch_call(lambda: call(params, state), {**inputs, "optimizer": optimizer})
     # Unchanged tensors may share memory with the inputs.
     findings = first.findings + shared(first.result, inputs, lambda one, two: one == f"new_{two}")
-    findings += repeat_call(first, lambda: call(**spare))
-    findings += [] if findings else repeat_with_other_generators(first, lambda: call(**spare))
+    findings += repeat_twice(first, lambda: call(**spare), lambda: call(**spare))
     refuse(f"{type(optimizer).__name__}.{method}", findings)
     return first.result["new_params"], first.result["new_state"]
 

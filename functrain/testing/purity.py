@@ -18,14 +18,7 @@ from functrain.testing.module_attributes import (
     unchanged,
     without,
 )
-from functrain.testing.observed_calls import (
-    Call,
-    refuse,
-    repeat_call,
-    repeat_with_other_generators,
-    shared,
-    watch_call,
-)
+from functrain.testing.observed_calls import Call, refuse, repeat_twice, shared, watch_call
 from functrain.testing.user_objects import module_of
 from functrain.training.phases import counting_epochs
 from functrain.tree.nodes import copy
@@ -101,11 +94,10 @@ def check_pure(
     filled, later = attributes.changed(), copy(first.result["new_state"])
     attributes.restore()
     tried = try_other_batches(lambda other: call(later, other), batch, attributes)
-    repeat = repeat_call(first, lambda: call(*spares[0]))
+    repeat = repeat_twice(first, lambda: call(*spares[0]), lambda: call(*spares[1]))
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike)
     findings += _shared(first, watched, _may_share(program, first, state)) + repeat
-    findings += [] if findings else repeat_with_other_generators(first, lambda: call(*spares[1]))
     refuse("train_step", findings)
     if isinstance(program, AnyProgram) and getattr(program, "evaluate", True) is not None:
         _check_evaluation(program, state, batch, watched, _mode(module))
@@ -125,10 +117,9 @@ def _check_evaluation(
     first = watch_call(call, watched, unwatched)
     filled = attributes.changed()
     tried = try_other_batches(lambda other: program.eval_step(state, other), batch, attributes)
-    repeat = repeat_call(first, call)
+    repeat = repeat_twice(first, call, call)
     alike = unchanged(attributes, filled) if tried else set()
     findings = without(first.findings, alike) + shared(first.result, watched) + repeat
-    findings += [] if findings else repeat_with_other_generators(first, call)
     refuse("eval_step", findings)
 
 

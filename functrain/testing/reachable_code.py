@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Container, Iterator
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -84,12 +84,13 @@ def reachable_functions(roots: list[Any]) -> list[FunctionType]:
 
 
 def is_user_code(value: Any) -> bool:
-    """Return whether a function or class is the user's own code, not a library's."""
-    root = str(getattr(value, "__module__", "")).partition(".")[0]
+    """Return whether a module, function or class is the user's own code, not a library's."""
+    attribute = "__name__" if isinstance(value, ModuleType) else "__module__"
+    module = str(getattr(value, attribute, ""))
+    root = module.partition(".")[0]
     if root in sys.stdlib_module_names - {"__main__"} or root in ("torch", "functrain", "numpy"):
         return False
-    file = getattr(sys.modules.get(getattr(value, "__module__", "")), "__file__", None) or ""
-    return "site-packages" not in file
+    return "site-packages" not in (getattr(sys.modules.get(module), "__file__", None) or "")
 
 
 def _functions(value: Any) -> list[FunctionType]:
@@ -113,7 +114,7 @@ def _functions(value: Any) -> list[FunctionType]:
 def _named(function: FunctionType) -> list[Any]:
     """Return the values of the globals and closure variables that a function names."""
     found = [scope[name] for scope, name in _globals(function)]
-    return found + [value for _, value in _cells(function)]
+    return found + [cell.cell_contents for _, cell in _cells(function)]
 
 
 def _globals(function: FunctionType) -> list[tuple[dict[str, Any], str]]:
@@ -122,15 +123,9 @@ def _globals(function: FunctionType) -> list[tuple[dict[str, Any], str]]:
     found = [(scope, name) for name in names if name in scope]
     for name in names:
         module = scope.get(name)
-        if isinstance(module, ModuleType) and is_user_module(module):
+        if isinstance(module, ModuleType) and is_user_code(module):
             found += [(vars(module), inner) for inner in names if inner in vars(module)]
     return found
-
-
-def is_user_module(module: ModuleType) -> bool:
-    """Return whether a module is the user's own code."""
-    probe = type("probe", (), {"__module__": module.__name__})
-    return is_user_code(probe)
 
 
 def names_in(code: CodeType) -> list[str]:
@@ -141,15 +136,11 @@ def names_in(code: CodeType) -> list[str]:
     return list(dict.fromkeys([*code.co_names, *inner]))
 
 
-def _cells(function: FunctionType) -> list[tuple[str, Any]]:
-    pairs = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    found = []
-    for name, cell in pairs:
-        try:
-            found.append((name, cell.cell_contents))
-        except ValueError:  # not filled yet
-            continue
-    return found
+def _cells(function: FunctionType) -> Iterator[tuple[str, CellType]]:
+    """Yield the names and cells of closure variables, except those not filled yet."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # An empty cell equals only other empty ones, without a look at their contents.
+    yield from ((name, cell) for name, cell in cells if cell != CellType())
 
 
 def _held(scope: dict[str, Any], name: str, full: str, kind: str) -> Iterator[Variable]:
@@ -161,14 +152,13 @@ def _held(scope: dict[str, Any], name: str, full: str, kind: str) -> Iterator[Va
 
 
 def _closure(function: FunctionType) -> Iterator[Variable]:
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-    for name, value in _cells(function):
-        full = f"{function.__qualname__}: {name}"
+    for name, cell in _cells(function):
+        full, value = f"{function.__qualname__}: {name}", cell.cell_contents
         if isinstance(value, nn.Module):
             yield from of_outer_module(value, full)
         elif is_data(value):
-            read = functools.partial(getattr, cells[name], "cell_contents")
-            write = functools.partial(setattr, cells[name], "cell_contents")
+            read = functools.partial(getattr, cell, "cell_contents")
+            write = functools.partial(setattr, cell, "cell_contents")
             yield Variable(full, "closure variable", read, write)
 
 

@@ -9,18 +9,10 @@ from typing import Any
 
 from functrain.schedules import Schedule, ScheduleState, as_schedule
 from functrain.testing.fake_system import MOMENTS, FakeSystem, clocks
-from functrain.testing.observed_calls import (
-    refuse,
-    repeat_call,
-    repeat_with_other_generators,
-    snapshots,
-    watch_call,
-)
+from functrain.testing.observed_calls import refuse, repeat_twice, snapshots, watch_call
 from functrain.testing.reachable_code import reachable_functions
 from functrain.testing.snapshots import changes
 from functrain.testing.user_objects import user_code_in
-
-Rates = dict[str, float]
 
 
 def check_schedule(
@@ -52,12 +44,15 @@ def check_schedule(
     schedule = as_schedule(schedule)
     subject = "the schedule"
     losses = _losses(steps, random.Random(seed))
-    first = watch_call(lambda: {"followed": _followed(schedule, losses)}, {"schedule": schedule})
+
+    def follow() -> dict[str, Any]:
+        return {"followed": _followed(schedule, losses)}
+
+    first = watch_call(follow, {"schedule": schedule})
     states, rates = first.result["followed"]
     refuse(subject, first.findings + _in_any_order(schedule, states, rates, seed))
     refuse(subject, _writes(schedule, states, losses))
-    again = repeat_call(first, lambda: {"followed": _followed(schedule, losses)})
-    again += repeat_with_other_generators(first, lambda: {"followed": _followed(schedule, losses)})
+    again = repeat_twice(first, follow, follow)
     refuse(subject, again + _resumed(schedule, states, rates, losses))
     refuse(subject, _by_the_clock(schedule, losses))
 
@@ -114,13 +109,9 @@ def _by_the_clock(schedule: Schedule, losses: list[float]) -> list[str]:
 def _writes(schedule: Schedule, states: list[ScheduleState], losses: list[float]) -> list[str]:
     found: list[str] = []
     for step, state in enumerate(states):
-        calls: dict[str, Callable[[], Any]] = {
-            "advance": lambda state=state: schedule.advance(state),  # type: ignore[misc]
-            "observe": lambda state=state, loss=losses[step]: schedule.observe(state, loss),  # type: ignore[misc]
-        }
-        for name, call in calls.items():
+        for name, given in (("advance", ()), ("observe", (losses[step],))):
             before = snapshots({"state": state})
-            call()
+            getattr(schedule, name)(state, *given)
             found += [
                 f"{change.place} was changed by {name}: {change.detail}"
                 for change in changes(before, snapshots({"state": state}))

@@ -122,10 +122,15 @@ def _set_state(target: Any, content: Any) -> None:
         new.state = old.state
 
 
+def _parts(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield a module and its submodules, each with its place."""
+    for path, part in module.named_modules():
+        yield f"{name}.{path}" if path else name, part
+
+
 def of_module(module: nn.Module, called: str = "module") -> Iterator[Variable]:
     """Yield the attributes of a module and its submodules, except tensors and children."""
-    for path, part in module.named_modules():
-        prefix = f"{called}.{path}" if path else called
+    for prefix, part in _parts(module, called):
         for name, value in vars(part).items():
             if name not in OF_ALL_MODULES and is_data(value):
                 yield attribute(vars(part), name, f"{prefix}.{name}")
@@ -136,8 +141,7 @@ def of_caches(module: nn.Module, called: str = "module") -> Iterator[Variable]:
 
     A buffer that is ``None`` when a program is created is not part of its states.
     """
-    for path, part in module.named_modules():
-        prefix = f"{called}.{path}" if path else called
+    for prefix, part in _parts(module, called):
         for name in part._non_persistent_buffers_set & part._buffers.keys():
             yield attribute(part._buffers, name, f"{prefix}.{name}")
 
@@ -145,8 +149,7 @@ def of_caches(module: nn.Module, called: str = "module") -> Iterator[Variable]:
 def of_outer_module(module: nn.Module, name: str) -> Iterator[Variable]:
     """Yield attributes and tensors of a module that is not part of the state."""
     yield from of_module(module, name)
-    for path, part in module.named_modules():
-        prefix = f"{name}.{path}" if path else name
+    for prefix, part in _parts(module, name):
         for held in (part._parameters, part._buffers):
             for key, tensor in held.items():
                 if tensor is not None:
