@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import attrs
 
-LAWS = "property_tests/test_laws_{}.py::test_{}"
 Change = tuple[str, str]
+
+
+def _test(law: str) -> str:
+    """Return the test of a law, written as ``FAMILY: NAME`` or as the test itself."""
+    family, found, name = law.partition(": ")
+    return f"property_tests/test_laws_{family}.py::test_{name}" if found else law
 
 
 @attrs.frozen
@@ -22,18 +27,9 @@ class Defect:
     name: str
     file: str
     changes: tuple[Change, ...]
-    law: str
+    law: str = attrs.field(converter=_test)
 
 
-def defect(name: str, file: str, old: str, new: str, family: str, law: str) -> Defect:
-    """A defect of one change.
-
-    Args:
-        name: the fault.
-        file: its path within functrain.
-        old: source text that occurs once in the file.
-        new: its replacement.
-        family: the law's file, without ``test_laws_``.
-        law: the name of the test without ``test_``.
-    """
-    return Defect(name, file, ((old, new),), LAWS.format(family, law))
+def defect(name: str, file: str, old: str, new: str, law: str) -> Defect:
+    """Return a defect of one change; ``old`` occurs once in the file."""
+    return Defect(name, file, ((old, new),), law)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .defect import LAWS, Defect, defect
+from .defect import Defect, defect
 
 _TRAIN = "    train = with_resumed_schedule(program, saved.train, steps, schedule_end)\n"
 _LOOP = (
@@ -14,11 +14,12 @@ def _reset(part: str) -> Defect:
     """Reset a part of the training state to its initial value."""
     new = _TRAIN.replace("saved.train", f"attrs.evolve(saved.train, {part}=program.init(0).{part})")
     name = f"{part} is reset on resumption"
-    return defect(name, "training/start.py", _TRAIN, new, "resumption", "cuts_leave_no_trace")
+    return defect(name, "training/start.py", _TRAIN, new, "resumption: cuts_leave_no_trace")
 
 
 def _forgotten(name: str, old: str, new: str, law: str = "cuts_leave_no_trace") -> Defect:
-    return defect(name, "training/start.py", _LOOP, _LOOP.replace(old, new), "resumption", law)
+    new = _LOOP.replace(old, new)
+    return defect(name, "training/start.py", _LOOP, new, f"resumption: {law}")
 
 
 RESUMPTION = (
@@ -53,16 +54,14 @@ RESUMPTION = (
         "training/start.py",
         'loop = session.decisions.resumed(saved.loop, info.get("monitored"))',
         "loop = attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
-        "resumption",
-        "cuts_leave_no_trace",
+        "resumption: cuts_leave_no_trace",
     ),
     defect(
         "the state of a listener is saved and not loaded",
         "training/dispatch.py",
         "                listener.load_state_dict(states[name])\n",
         "                pass\n",
-        "resumption",
-        "every_step_is_in_the_log_once",
+        "resumption: every_step_is_in_the_log_once",
     ),
     Defect(
         "a checkpoint is saved before the schedule has observed",
@@ -80,15 +79,14 @@ RESUMPTION = (
                 "            session.train = observed\n",
             ),
         ),
-        LAWS.format("resumption", "a_plateau_resumes"),
+        "resumption: a_plateau_resumes",
     ),
     defect(
         "rows after the checkpoint stay in the log",
         "training/metrics_log.py",
         "        if self.size > size:\n",
         "        if self.size > size + (1 << 60):\n",
-        "resumption",
-        "kills_at_any_event_leave_no_trace",
+        "resumption: kills_at_any_event_leave_no_trace",
     ),
     defect(
         "an interval is due one step early",
@@ -97,7 +95,6 @@ RESUMPTION = (
         "    return passed(interval, attrs.evolve(after, step=after.step + 1)) > passed(\n"
         "        interval, attrs.evolve(before, step=before.step + 1)\n"
         "    )\n",
-        "resumption",
-        "every_step_is_in_the_log_once",
+        "resumption: every_step_is_in_the_log_once",
     ),
 )
