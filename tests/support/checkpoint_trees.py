@@ -17,7 +17,7 @@ import torch
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.checkpoint.format.tensor_bytes import memory
+from functrain.testing import strategies
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
@@ -122,17 +122,10 @@ VIEWS: dict[str, Any] = {
 }
 
 
-@st.composite
-def plain_tensors(draw: st.DrawFn, shape: Any = None, dtype: Any = None) -> torch.Tensor:
-    shape = draw(st.sampled_from(SHAPES)) if shape is None else shape
-    dtype = draw(st.sampled_from(DTYPES)) if dtype is None else dtype
-    count = torch.Size(shape).numel() * dtype.itemsize
-    value = torch.empty(shape, dtype=dtype)
-    if dtype == torch.bool:
-        memory(value)[:] = bytes(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)))
-    else:
-        memory(value)[:] = draw(st.binary(min_size=count, max_size=count))
-    return value
+def plain_tensors(shape: Any = None, dtype: Any = None) -> st.SearchStrategy[torch.Tensor]:
+    shapes = SHAPES if shape is None else [shape]
+    dtypes = DTYPES if dtype is None else [dtype]
+    return strategies.tensors(dtypes, shapes, layouts=["contiguous"])
 
 
 @st.composite

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 import functrain as ft
 from functrain.populations.program import Population
 
-N = 3
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 Y = torch.arange(12) % 3
 
