@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import functrain as ft
 from functrain import tree
-from functrain.testing import Cut, check_pure, check_resumes, check_schedule, strategies
+from functrain.testing import Cut, check_pure, check_schedule, strategies
 from functrain.testing.observed_calls import extents, overlaps
 from functrain.training import events
 from functrain.training.durations import Minutes
@@ -28,15 +28,6 @@ few = settings(
 def test_any_drawn_program_is_pure(case: strategies.Case, data: st.DataObject) -> None:
     program = case.program()
     check_pure(program, program.init(), data.draw(strategies.batches(case.architecture)))
-
-
-@pytest.mark.row(53)
-@settings(few, max_examples=5)
-@given(case=strategies.cases(), cuts=strategies.cuts(steps=6))
-def test_any_drawn_run_resumes_from_any_cuts(case: strategies.Case, cuts: list[Cut]) -> None:
-    batches = [case.batch(seed, 2 + seed % 2) for seed in range(4)]
-    arguments = {"program": case.program(nonfinite="ignore"), "data": batches}
-    check_resumes(arguments, steps=6, cuts=cuts)
 
 
 @few
