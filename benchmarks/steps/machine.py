@@ -10,15 +10,8 @@ from importlib import metadata
 from pathlib import Path
 
 _PACKAGES = (
-    "functrain",
-    "torch",
-    "lightning",
-    "pytorch-ignite",
-    "accelerate",
-    "torchopt",
-    "jax",
-    "optax",
-    "numpy",
+    *("functrain", "torch", "lightning", "pytorch-ignite", "accelerate"),
+    *("torchopt", "jax", "optax", "numpy"),
 )
 
 

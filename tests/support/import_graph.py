@@ -12,29 +12,10 @@ Graph = dict[str, set[str]]
 
 # A room imports only from itself and from rooms before it.
 ROOMS = (
-    "errors",
-    "tree",
-    "core",
-    "own_steps",
-    "metrics",
-    "schedules",
-    "optim",
-    "data",
-    "distributed",
-    "transforms",
-    "populations",
-    "plotting",
-    "checkpoint",
-    "training",
-    "view",
-    "listeners",
-    "finders",
-    "generation",
-    "search",
-    "config",
-    "testing",
-    "cli",
-    "examples",
+    *("errors", "tree", "core", "own_steps", "metrics", "schedules", "optim", "data"),
+    *("distributed", "transforms", "populations", "plotting", "checkpoint", "training"),
+    *("view", "listeners", "finders", "generation", "search", "config", "testing"),
+    *("cli", "examples"),
 )
 
 
