@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
 import tempfile
 from collections.abc import Iterator
@@ -107,40 +106,33 @@ def _by_itself(varying: StepVariation) -> Iterator[Influence]:
         yield Influence("something that was not found", "unknown", "hidden state", detail)
 
 
-def _around(varying: StepVariation) -> Iterator[Influence]:
+def _around(varying: StepVariation) -> list[Influence]:
+    """Return the influences of generators, system, environment and working directory."""
+    found: dict[str, Influence] = {}
+    for conditions, name, kind in _variations(varying):
+        detail = None if name in found else varying.differs(conditions)
+        if detail is not None:
+            hidden = kind in ("generator", "clock", "process")
+            found[name] = Influence(name, kind, "hidden state" if hidden else "constant", detail)
+    return list(found.values())
+
+
+def _variations(varying: StepVariation) -> Iterator[tuple[Conditions, str, str]]:
     """Vary the generators, the system, the environment and the working directory."""
     for name in ("torch", "random", "numpy"):
         seeds = {**Conditions().seeds, name: 1}
-        yield from _if_differs(
-            varying, Conditions(seeds=seeds), f"the global generator of {name}", "generator"
-        )
-    yield from _of_the_system(varying)
-    for name in sorted(varying.environment):
-        changed = Conditions(environment={name: varying.other_value(name)})
-        yield from _if_differs(varying, changed, name, "environment variable")
-    with tempfile.TemporaryDirectory() as directory:
-        elsewhere = Conditions(directory=directory)
-        yield from _if_differs(varying, elsewhere, "the working directory", "directory")
-
-
-def _of_the_system(varying: StepVariation) -> Iterator[Influence]:
-    moments = [Conditions(system=FakeSystem(now=now)) for now in MOMENTS]
-    name = clocks(varying.asked)
-    found = (each for when in moments for each in _if_differs(varying, when, name, "clock"))
-    yield from itertools.islice(found, 1)
-    another = Conditions(system=FakeSystem(process=4343))
-    yield from _if_differs(varying, another, "os.getpid", "process")
+        yield Conditions(seeds=seeds), f"the global generator of {name}", "generator"
+    asked = clocks(varying.asked)
+    for now in MOMENTS:
+        yield Conditions(system=FakeSystem(now=now)), asked, "clock"
+    yield Conditions(system=FakeSystem(process=4343)), "os.getpid", "process"
     drawn = f"{URANDOM}, for uuid4, secrets and SystemRandom"
-    yield from _if_differs(varying, Conditions(system=FakeSystem(seed=1)), drawn, "generator")
-
-
-def _if_differs(
-    varying: StepVariation, conditions: Conditions, name: str, kind: str
-) -> Iterator[Influence]:
-    found = varying.differs(conditions)
-    if found is not None:
-        hidden = kind in ("generator", "clock", "process")
-        yield Influence(name, kind, "hidden state" if hidden else "constant", found)
+    yield Conditions(system=FakeSystem(seed=1)), drawn, "generator"
+    for name in sorted(varying.environment):
+        changed = {name: varying.other_value(name)}
+        yield Conditions(environment=changed), name, "environment variable"
+    with tempfile.TemporaryDirectory() as directory:
+        yield Conditions(directory=directory), "the working directory", "directory"
 
 
 def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:

@@ -198,16 +198,11 @@ def _array(value: Any) -> Any:
         return repr(value.tolist())
 
 
-def _at(node: tree.Tree, path: tree.Path) -> Any:
-    for key in path:
-        node = dict(tree.children(node))[key]
-    return node
-
-
 def _element(found: Difference, ours: tree.Tree, theirs: tree.Tree) -> Element | None:
     """Return the first element that differs, if the difference is that of two tensors."""
     if found.index is None or found.elements is None:
         return None
-    tensors = (whole(_at(each, found.path)).detach().cpu() for each in (ours, theirs))
+    leaves = (tree.flatten(each)[found.path] for each in (ours, theirs))
+    tensors = (whole(leaf).detach().cpu() for leaf in leaves)
     pair = (t[found.index].reshape(1).resolve_conj().resolve_neg() for t in tensors)
     return Element(found.index, found.first, found.second, distance(*pair).ulps)

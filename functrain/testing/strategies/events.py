@@ -26,14 +26,6 @@ from functrain.training.events import (
 _SAMPLES = 4
 
 
-@attrs.frozen
-class _Plan:
-    epochs: int
-    batches: int
-    evaluates: bool
-    losses: list[float]
-
-
 @st.composite
 def events(draw: st.DrawFn, max_epochs: int = 3, max_batches: int = 4) -> list[Event]:
     """Draw all events of a run, for testing a listener.
@@ -51,26 +43,27 @@ def events(draw: st.DrawFn, max_epochs: int = 3, max_batches: int = 4) -> list[E
     epochs, batches = draw(st.integers(1, max_epochs)), draw(st.integers(1, max_batches))
     count = epochs * batches
     losses = st.lists(st.floats(0, 9, width=32), min_size=count, max_size=count)
-    return list(_run(_Plan(epochs, batches, draw(st.booleans()), draw(losses))))
+    evaluates, drawn = draw(st.booleans()), draw(losses)
+    return list(_run([drawn[n : n + batches] for n in range(0, count, batches)], evaluates))
 
 
-def _run(plan: _Plan) -> Iterator[Event]:
-    state = _state()
-    yield TrainBegin(state, plan.epochs * plan.batches, plan.batches, None)
-    for epoch in range(plan.epochs):
+def _run(epochs: list[list[float]], evaluates: bool) -> Iterator[Event]:
+    """Yield the events of a run with these losses."""
+    state, batches = _state(), len(epochs[0])
+    yield TrainBegin(state, len(epochs) * batches, batches, None)
+    for epoch, losses in enumerate(epochs):
         yield EpochBegin(state, epoch)
-        losses = plan.losses[epoch * plan.batches : (epoch + 1) * plan.batches]
         for index, loss in enumerate(losses, start=1):
             batch = torch.zeros(_SAMPLES, 2)
             yield BatchBegin(state, batch)
-            state = _after(state, ends_epoch=index == plan.batches)
+            state = _after(state, ends_epoch=index == batches)
             yield BatchEnd(state, _metrics(loss))
         mean = {"loss": sum(losses) / len(losses)}
         yield EpochEnd(state, epoch, mean, complete=True)
-        if plan.evaluates:
+        if evaluates:
             yield EvalBegin(state, "eval", "params")
             yield EvalEnd(state, "eval", "params", mean)
-    yield TrainEnd(state, "max_epochs", f"{plan.epochs} epochs are done")
+    yield TrainEnd(state, "max_epochs", f"{len(epochs)} epochs are done")
 
 
 def _state() -> TrainState:
