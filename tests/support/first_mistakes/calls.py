@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import functrain as ft
-from first_mistakes.parts import Net, X, Y, adamw, batches, cross_entropy, fit, program
-
-_fit: Any = ft.fit
-_batches: Any = ft.data.Batches
-_schedules: Any = ft.schedules
-_early_stop: Any = ft.EarlyStop
-_sgd: Any = ft.optim.SGD
+from first_mistakes.parts import Net, X, Y, batches, cross_entropy, fit, program
 
 FIRST = [
     (
-        lambda: _fit(program(), batches(), epochs=10),
+        lambda: ft.fit(program(), batches(), epochs=10),
         "fit() … takes no argument 'epochs' … until=\"10 epochs\"",
     ),
     (
-        lambda: _fit(program(), batches(), max_steps=500),
+        lambda: ft.fit(program(), batches(), max_steps=500),
         "fit() … takes no argument 'max_steps' … until=\"500 steps\"",
     ),
     (
-        lambda: _fit(program(), batches(), num_train_epochs=3),
+        lambda: ft.fit(program(), batches(), num_train_epochs=3),
         "fit() … takes no argument 'num_train_epochs' … until=\"3 epochs\"",
     ),
-    (lambda: _fit(program(), batches()), "fit() … needs the argument 'until' … \"10 epochs\""),
-    (lambda: _fit(program(), batches(), 10), "fit() … got 10 as one more … until"),
+    (lambda: ft.fit(program(), batches()), "fit() … needs the argument 'until' … \"10 epochs\""),
+    (lambda: ft.fit(program(), batches(), 10), "fit() … got 10 as one more … until"),
     (lambda: fit(callbacks=[]), "fit() … takes no argument 'callbacks' … listeners=[...]"),
     (
         lambda: fit(validation_data=batches()),
@@ -59,25 +51,28 @@ FIRST = [
         lambda: ft.program(Net(), cross_entropy),
         "program() … needs the argument 'optimizer' … one of functrain.optim",
     ),
-    (lambda: adamw(learning_rate=0.1), "AdamW() … takes no argument 'learning_rate' … lr=0.1"),
-    (lambda: adamw(beta1=0.5), "AdamW() … takes no argument 'beta1' … betas=(0.9, 0.999)"),
     (
-        lambda: _sgd(Net().parameters(), lr=0.1),
+        lambda: ft.optim.AdamW(learning_rate=0.1),
+        "AdamW() … takes no argument 'learning_rate' … lr=0.1",
+    ),
+    (lambda: ft.optim.AdamW(beta1=0.5), "AdamW() … takes no argument 'beta1' … betas=(0.9, 0.999)"),
+    (
+        lambda: ft.optim.SGD(Net().parameters(), lr=0.1),
         "SGD() … got it by position (a generator) … the program gives them to its optimizer",
     ),
     (
-        lambda: _schedules.Cosine(1e-3, T_max=100),
+        lambda: ft.schedules.Cosine(1e-3, T_max=100),
         "Cosine() … takes no argument 'T_max' … steps=100",
     ),
     (lambda: batches(shufle=True), "Batches() … takes no argument 'shufle' … 'shuffle'"),
     (lambda: batches(num_workers=2), "Batches() … no argument 'num_workers' … workers=2"),
     (
-        lambda: _batches(X, Y, batch_size=8),
+        lambda: ft.data.Batches(X, Y, batch_size=8),
         "Batches() … takes 'batch_size' once, and got it by position (a Tensor … "
         "are one argument, (x, y)",
     ),
     (
-        lambda: _early_stop(metric="loss"),
+        lambda: ft.EarlyStop(metric="loss"),
         "EarlyStop() … takes no argument 'metric' … monitor='loss'",
     ),
 ]

@@ -7,8 +7,6 @@ from typing import Any
 import functrain as ft
 from first_mistakes.parts import X, Y, batches, cross_entropy, fit, program, step
 
-_ft: Any = ft
-
 
 def _state() -> Any:
     return program().init(seed=0)
@@ -23,19 +21,19 @@ def _set_weight() -> None:
 
 
 FIRST = [
-    (lambda: _ft.Trainer, "'functrain' … no attribute 'Trainer' … functrain.fit(program"),
-    (lambda: _ft.AdamW, "'functrain' … no attribute 'AdamW' … functrain.optim.AdamW"),
-    (lambda: _ft.EarlyStopping, "no attribute … 'EarlyStopping' … functrain.EarlyStop("),
-    (lambda: _ft.optim.adamw, "'functrain.optim' … no attribute 'adamw' … 'AdamW'"),
+    (lambda: ft.Trainer, "'functrain' … no attribute 'Trainer' … functrain.fit(program"),
+    (lambda: ft.AdamW, "'functrain' … no attribute 'AdamW' … functrain.optim.AdamW"),
+    (lambda: ft.EarlyStopping, "no attribute … 'EarlyStopping' … functrain.EarlyStop("),
+    (lambda: ft.optim.adamw, "'functrain.optim' … no attribute 'adamw' … 'AdamW'"),
     (
-        lambda: _ft.data.DataLoader,
+        lambda: ft.data.DataLoader,
         "'functrain.data' … no attribute 'DataLoader' … functrain.data.Batches(",
     ),
     (
-        lambda: _ft.schedules.ReduceLROnPlateau,
+        lambda: ft.schedules.ReduceLROnPlateau,
         "'functrain.schedules' … no attribute 'ReduceLROnPlateau' … Plateau(",
     ),
-    (lambda: _ft.listeners.WandbLogger, "'functrain.listeners' … no attribute … WandB(project)"),
+    (lambda: ft.listeners.WandbLogger, "'functrain.listeners' … no attribute … WandB(project)"),
     (lambda: program().zero_grad(), "Program … no attribute 'zero_grad' … program.train_step"),
     (lambda: program().fit(batches()), "Program … no attribute 'fit' … functrain.fit("),
     (lambda: program().parameters(), "Program … no attribute 'parameters' … state.params"),

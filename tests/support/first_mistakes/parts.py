@@ -36,14 +36,10 @@ def batches(**options: Any) -> Any:
     return ft.data.Batches((X, Y), batch_size=8, **options)
 
 
-def adamw(**options: Any) -> Any:
-    return ft.optim.AdamW(**options)
-
-
 def program(
     loss: Any = cross_entropy, model: Any = None, optimizer: Any = None, **options: Any
 ) -> Any:
-    return ft.program(model or Net(), loss, optimizer or adamw(lr=1e-3), **options)
+    return ft.program(model or Net(), loss, optimizer or ft.optim.AdamW(lr=1e-3), **options)
 
 
 def step(loss: Any = cross_entropy, batch: Any = (X, Y), model: Any = None, **options: Any) -> Any:
@@ -52,5 +48,4 @@ def step(loss: Any = cross_entropy, batch: Any = (X, Y), model: Any = None, **op
 
 
 def fit(data: Any = None, until: Any = "2 steps", **options: Any) -> Any:
-    run: Any = ft.fit
-    return run(program(), batches() if data is None else data, until=until, **options)
+    return ft.fit(program(), batches() if data is None else data, until=until, **options)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import functrain as ft
-from first_mistakes.parts import Net, adamw, program
+from first_mistakes.parts import Net, program
 
 
 class Sized(nn.Module):
@@ -60,9 +60,9 @@ FIRST = [
     (lambda: program(precision="fp8"), "precision: … 'float32', 'bf16', 'fp16' … got 'fp8'"),
     (lambda: program(ema=2.0), "EMA: decay … from 0 to 1 … got 2.0"),
     (lambda: program(accumulate=0), "accumulate: … an integer >= 1 … got 0"),
-    (lambda: adamw(lr=-1), "AdamW: lr … number >= 0 … got -1"),
-    (lambda: adamw(lr="1e-3"), "AdamW: lr … number >= 0 … got '1e-3'"),
-    (lambda: adamw(betas=0.9), "AdamW: betas … two numbers … got 0.9"),
+    (lambda: ft.optim.AdamW(lr=-1), "AdamW: lr … number >= 0 … got -1"),
+    (lambda: ft.optim.AdamW(lr="1e-3"), "AdamW: lr … number >= 0 … got '1e-3'"),
+    (lambda: ft.optim.AdamW(betas=0.9), "AdamW: betas … two numbers … got 0.9"),
     (_torch_schedule, "SGD: lr … a scheduler of torch … from_torch(lr_scheduler.StepLR"),
     (
         lambda: program().init({"head.weight": torch.ones(3, 8)}),

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch.utils.data import DataLoader, TensorDataset
 
 import functrain as ft
 from first_mistakes.parts import Net, X, Y, batches, fit, program
-
-_batches: Any = ft.data.Batches
-_fit: Any = ft.fit
-_compiled: Any = ft.compiled
-
 
 FIRST = [
     (lambda: fit(until=10), 'a duration needs its unit … got 10 … "10 steps"'),
@@ -25,9 +18,12 @@ FIRST = [
         lambda: fit((X, Y)),
         "a tuple of tensors … columns … functrain.data.Batches((x, y), batch_size)",
     ),
-    (lambda: _batches((X, Y[:3]), 4), "must be equally long … column 0 has 16 … column 1 has 3"),
-    (lambda: _batches((X, Y), 0), "batch_size … an integer >= 1 … got 0"),
-    (lambda: _batches(X, Y), "batch_size … an integer >= 1 … a tensor of shape (16,)"),
+    (
+        lambda: ft.data.Batches((X, Y[:3]), 4),
+        "must be equally long … column 0 has 16 … column 1 has 3",
+    ),
+    (lambda: ft.data.Batches((X, Y), 0), "batch_size … an integer >= 1 … got 0"),
+    (lambda: ft.data.Batches(X, Y), "batch_size … an integer >= 1 … a tensor of shape (16,)"),
     (lambda: batches()[0], "Batches[epoch, index] … got [0] … batches[0, 2]"),
     (
         lambda: fit(early_stop=ft.EarlyStop("loss")),
@@ -41,19 +37,19 @@ FIRST = [
     (lambda: fit(listeners=[ft.listeners.Console]), "Console … is a class … Console(...)"),
     (lambda: fit(directory=3), "directory … a path or functrain.Checkpoints … got a int"),
     (
-        lambda: _fit(Net(), batches(), until="1 step"),
+        lambda: ft.fit(Net(), batches(), until="1 step"),
         "expected a Program … got a Net … functrain.program(model, loss, optimizer)",
     ),
     (
-        lambda: _fit(batches(), program(), until="1 step"),
+        lambda: ft.fit(batches(), program(), until="1 step"),
         "expected a Program … got a Batches … the program comes first",
     ),
     (
-        lambda: _compiled(Net()),
+        lambda: ft.compiled(Net()),
         "expected a Program … got a Net … functrain.program(model, loss, optimizer)",
     ),
     (
-        lambda: _batches(DataLoader([0, 1]), 2),
+        lambda: ft.data.Batches(DataLoader([0, 1]), 2),
         "Batches needs samples … a DataLoader gives batches … Batches(loader.dataset, batch_size)",
     ),
     (lambda: fit(save_every="epoch"), "'epoch' … lacks its number … \"1 epoch\""),

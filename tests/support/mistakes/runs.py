@@ -29,16 +29,6 @@ def no_number(model: nn.Module, batch: Tensor) -> Tensor:
     return torch.tensor(float("nan"))
 
 
-def another_recipe(path: Path) -> None:
-    fit("2 steps", directory=path)
-    fit("4 steps", directory=path, program=program(clip_norm=1.0))
-
-
-def another_seed(path: Path) -> None:
-    fit("2 steps", directory=path)
-    fit("4 steps", directory=path, seed=3)
-
-
 def nothing_left(path: Path) -> None:
     fit("2 steps", directory=path)
     fit("2 steps", directory=path, program=program(clip_norm=1.0), data=[-X, X])
@@ -53,11 +43,6 @@ def another_state(path: Path) -> None:
     state = fit("3 steps").state
     fit("2 steps", directory=path)
     fit("4 steps", directory=path, state=state)
-
-
-def another_architecture(path: Path) -> None:
-    fit("2 steps", directory=path)
-    fit("4 steps", directory=path, program=program(model=lambda: nn.Linear(4, 2)))
 
 
 def shortened_log(path: Path) -> None:
@@ -134,7 +119,10 @@ MISTAKES = {
         ),
     ],
     errors.RecipeChangedWarning: [
-        (another_recipe, "from here on it is not the run that was started … clip_norm"),
+        (
+            lambda path: again(path, program=program(clip_norm=1.0)),
+            "from here on it is not the run that was started … clip_norm",
+        ),
     ],
     errors.RunChangedError: [
         (
@@ -143,7 +131,7 @@ MISTAKES = {
             "Choose another directory … remove … a longer until",
         ),
         (
-            another_seed,
+            lambda path: again(path, seed=3),
             "seed=3 has no effect … whose seed is 0 … leave seed= out … "
             "Choose another directory … ft.fork(state, seed=3)",
         ),
@@ -158,7 +146,7 @@ MISTAKES = {
     ],
     errors.CheckpointMismatchError: [
         (
-            another_architecture,
+            lambda path: again(path, program=program(model=lambda: nn.Linear(4, 2))),
             "weight … [2, 4] … [1, 4] … a run of another model needs another directory",
         ),
     ],
