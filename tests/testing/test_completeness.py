@@ -322,6 +322,14 @@ def test_a_step_does_not_find_what_an_earlier_one_kept() -> None:
     assert check_complete(program(model=KeepsItsFirstMean(2, 1)), batch=BATCH) == []
 
 
+def merges_the_environment(model: nn.Module, batch: Tensor) -> Tensor:
+    return square(model, batch) * float((os.environ | {"MERGED": "2"})["MERGED"])
+
+
+def test_a_step_may_merge_the_environment() -> None:
+    assert check_complete(program(merges_the_environment), batch=BATCH) == []
+
+
 def test_everything_is_restored() -> None:
     CountsInItsClass.calls = 5
     with pytest.raises(IncompleteError):
