@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,7 @@ def killed_writer(directory: Path, step: int, lines: int, seconds: float) -> dic
 @pytest.mark.slow
 @pytest.mark.row(35)
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.long)])
-def test_sigkill_at_random_times(
-    kills: int, tmp_path: Path, record_property: Callable[[str, int], None]
-) -> None:
+def test_sigkill_at_random_times(kills: int, tmp_path: Path) -> None:
     directory, last, same = tmp_path / "run", 0, 0
     chance = random.Random(kills)
     for _ in range(kills):
@@ -73,4 +70,3 @@ def test_sigkill_at_random_times(
         pass
     assert [name for name in os.listdir(directory) if name.startswith(".step")] == []
     assert last >= kills // 2
-    record_property("kills", kills)
