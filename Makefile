@@ -53,6 +53,8 @@ $(READY): $(EXAMPLES)
 	@echo "Installing what tests compare with (transformers, optax, mlflow, ...), mkdocs, ruff and"
 	@echo "mypy: 150 packages, in about a minute, once"
 	@$(INSTALL) --editable ".[dev]"
+	@echo "Compiling the Python that tests import, which each worker would do for itself"
+	@$(BIN)/python -m pytest --collect-only --quiet > /dev/null 2>&1 || true  # make test says why
 	@touch $@
 
 setup: $(READY)
