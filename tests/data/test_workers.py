@@ -194,7 +194,9 @@ class Hangs(Noisy):
 
 @pytest.mark.slow
 @pytest.mark.row(38)
-def test_a_hanging_worker_is_reported_with_its_batch() -> None:
+def test_a_hanging_worker_is_reported_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    # torch waits so long for a worker to end by itself, five seconds, before it ends it.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     stream = Batches(Hangs(), 4, shuffle=False, workers=1, timeout=2).stream()
     assert [index for _, index, _ in islice(stream, 2)] == [0, 1]
     before = time.monotonic()

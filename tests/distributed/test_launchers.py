@@ -144,10 +144,13 @@ def test_an_unhandled_exception_does_not_hang_at_exit(script: Path, fault: str) 
 def test_a_launch_without_its_master_ends_with_a_named_error() -> None:
     code = "from functrain.distributed import current\ncurrent(timeout=2)"
     variables = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    for rank in ("0", "1"):
-        variables |= {"RANK": rank, "MASTER_PORT": str(ranks.free_port())}
-        done = processes.run("-c", code, env=variables)
-        assert done.returncode == 1
-        last = done.stderr.strip().splitlines()[-1]
+    children = []
+    for rank in range(2):
+        own = {"RANK": str(rank), "MASTER_PORT": str(ranks.free_port())}
+        children.append(processes.Child("-c", code, env=variables | own))
+    for rank, child in enumerate(children):
+        _, errors = child.communicate()
+        assert child.returncode == 1
+        last = errors.strip().splitlines()[-1]
         assert f"ProcessGroupError: rank {rank} of 2 could not join the others" in last
         assert "all 2 processes were started" in last
