@@ -87,6 +87,18 @@ _ARGUMENTS = {
         shuffle:
         workers: num_workers n_workers nworkers dataloader_num_workers num_proc
     """,
+    "the checkpoints or the rule take it, directory=functrain.Checkpoints(path, {}) or "
+    "early_stop=functrain.EarlyStop({})": """
+        monitor: metric metric_for_best_model monitored
+        mode="max": greater_is_better direction
+    """,
+    "the rule takes it, early_stop=functrain.EarlyStop({})": """
+        patience:
+    """,
+    "the run directory takes it, directory=functrain.Checkpoints(path, {})": """
+        keep_last: save_total_limit max_to_keep keep max_keep
+        keep_best=1: save_top_k save_best_only
+    """,
     "": """
         eps: epsilon adam_epsilon eps_root
         momentum: mom beta beta1
@@ -103,11 +115,7 @@ _ARGUMENTS = {
         warmup_proportion: warmup_ratio pct_start warmup_fraction
         factor: gamma decay_rate start_factor multiplier
         every: step_size period frequency interval
-        monitor: metric metric_for_best_model monitored
         min_delta: threshold tol early_stopping_threshold delta
-        mode="max": greater_is_better direction
-        keep_last: save_total_limit max_to_keep keep max_keep
-        keep_best=1: save_top_k save_best_only
     """,
 }
 # Names that are no argument here, with a word on each.

@@ -29,6 +29,19 @@ FIRST = [
         lambda: fit(output_dir="runs/a"),
         "fit() … takes no argument 'output_dir' … directory='runs/a'",
     ),
+    (
+        lambda: fit(monitor="valid/loss"),
+        "fit() … takes no argument 'monitor' … functrain.Checkpoints(path, monitor='valid/loss') "
+        "or early_stop=functrain.EarlyStop(",
+    ),
+    (
+        lambda: fit(save_top_k=2),
+        "fit() … takes no argument 'save_top_k' … functrain.Checkpoints(path, keep_best=1)",
+    ),
+    (
+        lambda: fit(patience=3),
+        "fit() … takes no argument 'patience' … early_stop=functrain.EarlyStop(patience=3)",
+    ),
     (lambda: fit(verbose=1), "fit() … takes no argument 'verbose' … progress=False"),
     (
         lambda: fit(metrics=["accuracy"]),
