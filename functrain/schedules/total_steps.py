@@ -39,8 +39,9 @@ def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "st
         name = type(schedule).__name__
         raise UnknownLengthError(
             f"{name} has no {field} of its own, and the length of the run is not known here: "
-            f"give {name}(..., {field}=N), or run it by ft.fit(until=...) with a number of steps, "
-            "or of epochs of data whose length is known; samples and minutes do not determine it"
+            f"give {name}(..., {field}=N), or run it by ft.fit(until=...), or in a loop of your "
+            "own by ft.iterate(..., until=...), with a number of steps, or of epochs of data whose "
+            "length is known; samples and minutes do not determine it"
         )
     return total_steps
 
