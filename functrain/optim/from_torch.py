@@ -163,7 +163,7 @@ def from_torch(
     """
     if not (isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer)):
         raise UnsupportedError(
-            f"from_torch: expected a subclass of torch.optim.Optimizer, got {cls!r}"
+            f"from_torch: expected a subclass of torch.optim.Optimizer, got {cls!r}{_named(cls)}"
         )
     if _required(cls.step, "closure"):
         raise UnsupportedError(
@@ -191,6 +191,17 @@ def _default(function: Any, name: str) -> Any:
     if parameter is None or parameter.default is inspect.Parameter.empty:
         return None
     return parameter.default
+
+
+def _named(cls: object) -> str:
+    """Return how a configuration names a class, if a text was given for one."""
+    if not isinstance(cls, str):
+        return ""
+    path = cls if "." in cls else f"torch.optim.{cls}"
+    return (
+        f". Give the class, not its name; in a configuration it is "
+        f"cls: {{_target_: functrain.config.imported, path: {path}}}"
+    )
 
 
 def _required(function: Any, name: str) -> bool:

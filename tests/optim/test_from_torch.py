@@ -255,7 +255,8 @@ def test_a_schedule_is_never_evaluated() -> None:
     [
         (torch.optim.LBFGS, {}, "LBFGS.step needs a closure"),
         (torch.nn.Linear, {}, "expected a subclass of torch.optim.Optimizer"),
-        ("AdamW", {}, "expected a subclass of torch.optim.Optimizer"),
+        ("AdamW", {}, r"cls: {_target_: functrain.config.imported, path: torch.optim.AdamW}"),
+        ("own.Sign", {}, r"cls: {_target_: functrain.config.imported, path: own.Sign}"),
         (torch.optim.NAdam, {"momentum": 0.9}, "NAdam does not take these arguments.*momentum"),
     ],
 )
