@@ -241,8 +241,9 @@ def joint(
         (1, 0, 1)
     """
     if not isinstance(programs, Mapping) or not programs:
+        got = "{}" if isinstance(programs, Mapping) else f"a {type(programs).__name__}"
         raise ConfigurationError(
-            f"joint: expected programs by name, {{'generator': program}}, got {programs!r}"
+            f"joint: expected programs by name, {{'generator': program}}, got {got}"
         )
     for name, program in programs.items():
         check_name(name)

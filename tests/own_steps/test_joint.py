@@ -367,6 +367,12 @@ def test_an_impure_step_is_found() -> None:
         ft.checked(program).train_step(program.init(), own.X[:8])
 
 
+@pytest.mark.parametrize(("programs", "got"), [([own.dqn()], "a list"), ({}, "{}")])
+def test_programs_have_names(programs: Any, got: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=f"programs by name.* got {got}$"):
+        ft.joint(programs, step=own.q_step)
+
+
 @pytest.mark.parametrize("name", ["a.b", "class", "_own", "rng", "ema", 3])
 def test_names_are_attributes(name: Any) -> None:
     with pytest.raises(errors.ConfigurationError, match="expected names"):
