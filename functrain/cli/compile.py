@@ -37,7 +37,11 @@ def compile(source: str, overrides: list[str], console: Console) -> None:
         program: Any = cached(built.program)
         device_step = program.device_step
         if not isinstance(device_step, Compiled):
-            raise ConfigError("steps of this run are eager; compile them", "program.compiled")
+            raise ConfigError(
+                "steps of this run are eager; compile them, by program.compiled=true on the "
+                "command line or compiled: true in the file",
+                "program.compiled",
+            )
         state = built.initial() or program.init(loaded.config.seed)
         directory = device_step.lowering.directory
         rows = [

@@ -91,7 +91,8 @@ def test_batches_that_the_run_does_not_reach_are_not_compiled(
 
 def test_a_run_of_eager_steps_has_nothing_to_compile(functrain: Run, config: Path) -> None:
     ended = functrain("compile", config, "program.compiled=false")
-    assert ended.refuses("program.compiled: ", "eager")
+    wanted = "program.compiled=true on the command line"
+    assert ended.refuses("program.compiled: ", "eager", wanted)
 
 
 def test_where_nothing_can_be_kept_it_says_so(
