@@ -157,10 +157,11 @@ def warn_of_replay(state: AnyState, source: Source) -> None:
     """Warn that the batches before the position of a state are read and dropped."""
     at = state.counters
     if at.batch and source.replays:
+        dropped = "1 batch is" if at.batch == 1 else f"{at.batch} batches are"
         warn(
             f"this data can only be read from its beginning: to resume in epoch {at.epoch}, "
-            f"{at.batch} batches are drawn and dropped. functrain.data.Batches, or a loader with "
-            "state_dict, goes there at once.",
+            f"{dropped} drawn and dropped. functrain.data.Batches, or a loader with state_dict, "
+            "goes there at once.",
             ReplayWarning,
         )
 

@@ -242,6 +242,8 @@ class TestOfAnUnknownLength:
         made = program()
         with pytest.warns(errors.ReplayWarning, match="5 batches are drawn and dropped"):
             walked(made, stepped(made, 5), iter(CUT))
+        with pytest.warns(errors.ReplayWarning, match="1 batch is drawn and dropped"):
+            walked(made, stepped(made, 1), iter(CUT))
 
 
 RUNS = [
