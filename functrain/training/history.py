@@ -18,6 +18,7 @@ from functrain.metrics.by_member import flat, of_member, text
 from functrain.metrics.log_file import Row, stream
 from functrain.metrics.mode import resolved_mode
 from functrain.plotting import Options, curves
+from functrain.plotting.metric_names import is_mean
 from functrain.plotting.table import text as table_text
 
 
@@ -218,6 +219,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("metrics", "log_history", "callback_metrics"), "run.history"),
     **dict.fromkeys(("losses", "loss"), 'run.history["loss"]'),
     "params": "run.state.params",
+    "plot": "run.history.plot()",
     "save": "functrain.save(path, run.state)",
     "evaluate": "functrain.evaluate(program, run.state, data)",
     "best_step": 'run.best["step"]',
@@ -255,14 +257,20 @@ class Run:
         raise unknown_attribute("Run", name, type(self).__annotations__, _ELSEWHERE)
 
     def __repr__(self) -> str:
-        step = self.state.counters.step
-        last = self.history.rows[-1] if self.history.rows else {}
+        step, rows = self.state.counters.step, self.history.rows
+        last = rows[-1] if rows else {}
+        # The best state is that of an earlier row.
+        row = next((row for row in reversed(rows) if row.get("step") == step), last)
+        of = f" of {last['step']}" if row is not last else ""
+        # "confusion/f1" may be of a step; a set has a loss, too.
+        losses = [name for name in row if name.endswith("/loss") and not is_mean(name)]
+        sets = tuple(name.removesuffix("loss") for name in losses)
         shown = ", ".join(
             text(name, value).replace(" ", "=", 1)
-            for name, value in last.items()
-            if name == "loss" or name.startswith("eval")
+            for name, value in row.items()
+            if name == "loss" or name.startswith(("eval", *sets))
         )
         if self.new_steps == 0:
             shown = f"nothing was trained by this call, {shown}"
         where = f", directory={str(self.directory)!r}" if self.directory else ""
-        return f"Run(reason={self.reason!r}, step={step}, {shown}{where})"
+        return f"Run(reason={self.reason!r}, step={step}{of}, {shown}{where})"

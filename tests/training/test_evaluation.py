@@ -241,6 +241,12 @@ class TestOverfit:
         assert "got worse while epoch/loss got better" in run.detail
 
 
+def test_a_run_shows_the_metrics_of_sets_of_any_name() -> None:
+    run = ft.fit(program(), batches(), until="2 steps", eval_data={"valid": batches(1)})
+    assert f"step=2, loss={run.history['loss'][-1]:.4g}, valid/loss=" in repr(run)
+    assert "grad_norm" not in repr(run)
+
+
 @pytest.mark.row(26)
 class TestRestoreBest:
     """The state with the best evaluation, bit for bit."""
@@ -261,6 +267,12 @@ class TestRestoreBest:
         expected = self.go(f"{best} steps").state
         assert tree.diff(run.state.params, expected.params) == []
         assert tree.diff(run.state.optimizer, expected.optimizer) == []
+
+    def test_is_shown_with_its_own_metrics(self) -> None:
+        run = self.go("12 steps", restore_best=True)
+        step = run.best["step"]
+        assert f"step={step} of 12, loss={run.history['loss'][step - 1]:.4g}, " in repr(run)
+        assert f"eval/loss={run.history['eval/loss'][step - 1]:.4g}" in repr(run)
 
     def test_what_is_saved_and_resumed_is_the_last_state(self, tmp_path: Path) -> None:
         self.go("8 steps", tmp_path / "parts", restore_best=True)
