@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from functrain.errors import ConfigurationError, SearchError
@@ -62,6 +64,24 @@ def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
         return Halving(metric, **given, mode="min" if direction == "minimize" else "max")
     except ConfigurationError as error:
         raise SearchError(f"halving: {error}") from error
+
+
+def check_objective(objective: Any) -> None:
+    """Refuse what cannot be called with parameters, seed, directory and listeners."""
+    takes = "a function (params, seed, directory, listeners) that returns the run of functrain.fit"
+    if not callable(objective):
+        raise SearchError(f"objective: expected {takes}, got a {type(objective).__name__}")
+    try:
+        signature = inspect.signature(objective)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    try:
+        signature.bind({}, 0, Path(), [])
+    except TypeError as error:
+        own = getattr(objective, "__name__", type(objective).__name__)
+        raise SearchError(
+            f"objective: expected {takes}, got {own}{signature}, which does not take them: {error}"
+        ) from None
 
 
 def check_population(objective: Any, population: Any, halving: Halving | None) -> None:

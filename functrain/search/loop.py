@@ -104,6 +104,7 @@ def search(
             "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
         )
     where, parameters = Path(directory).absolute(), read_space(space)
+    arguments.check_objective(objective)
     direction, seeds = arguments.direction_of(metric, direction), tuple(map(plain, seeds))
     arguments.check(direction, value, trials, seeds, max_failures)
     options = {} if sampler is None else dict(sampler)

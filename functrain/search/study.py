@@ -38,13 +38,25 @@ def open_study(directory: Path, direction: str, pruner: Any, new: bool = True) -
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": _PATIENCE}}
         )
-        return optuna.create_study(
-            study_name="search",
-            storage=storage,
-            direction=direction,
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        with _quiet(optuna.logging):
+            return optuna.create_study(
+                study_name="search",
+                storage=storage,
+                direction=direction,
+                pruner=pruner,
+                load_if_exists=True,
+            )
+
+
+@contextlib.contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Silence what Optuna logs of a study, which ``search`` reports itself."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @attrs.frozen(eq=False)

@@ -333,6 +333,28 @@ def test_a_missing_metric_is_an_error_at_the_first_evaluation(metric: str, tmp_p
     assert set(begun) == {2}
 
 
+def test_a_search_prints_only_its_own_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.enable_propagation()
+    lines: list[str] = []
+    for _ in range(2):
+        found(train, tmp_path, trials=1, say=lines.append)
+    optuna.logging.disable_propagation()
+    assert len(lines) == 1
+    assert caplog.text == ""
+    assert "study" not in capfd.readouterr().err
+    assert optuna.logging.get_verbosity() == level
+
+
+@pytest.mark.parametrize("objective", [lambda params: 0.5, 3])
+def test_an_objective_takes_what_a_run_needs(objective: Any, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"expected a function \(params, seed, directory, listen"):
+        found(objective, tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
 def test_an_objective_must_return_its_run(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="got float"):
         found(lambda *given: 0.5, tmp_path)
