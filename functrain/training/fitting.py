@@ -85,7 +85,8 @@ def fit(
             the run are always saved.
         directory: the run directory, or a ``Checkpoints`` that says what to keep and what is best.
             Without one nothing is written. A path alone keeps the last 3 checkpoints and the
-            best one by the metric of ``early_stop``, or by the loss.
+            best one by the metric of ``early_stop``, or by the loss of the set ``eval``; for sets
+            of other names say it, ``Checkpoints(directory, monitor="valid/loss")``.
         resume: ``True`` resumes from the newest checkpoint in ``directory`` that verifies, if there
             is one; ``False`` refuses a directory that has any. ``"best"`` or a step goes back to
             that checkpoint and moves later ones to a directory of their own. A path resumes from
