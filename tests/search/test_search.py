@@ -334,18 +334,20 @@ def test_a_missing_metric_is_an_error_at_the_first_evaluation(metric: str, tmp_p
 
 
 def test_a_search_prints_only_its_own_lines(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    level = optuna.logging.get_verbosity()
+    level, lines = optuna.logging.get_verbosity(), []
+    optuna.logging.set_verbosity(optuna.logging.INFO)
     optuna.logging.enable_propagation()
-    lines: list[str] = []
-    for _ in range(2):
-        found(train, tmp_path, trials=1, say=lines.append)
-    optuna.logging.disable_propagation()
+    try:
+        for _ in range(2):
+            found(train, tmp_path, trials=1, say=lines.append)
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.disable_propagation()
+        optuna.logging.set_verbosity(level)
     assert len(lines) == 1
     assert caplog.text == ""
-    assert "study" not in capfd.readouterr().err
-    assert optuna.logging.get_verbosity() == level
 
 
 @pytest.mark.parametrize("objective", [lambda params: 0.5, 3])
