@@ -245,6 +245,8 @@ def test_a_run_shows_the_metrics_of_sets_of_any_name() -> None:
     run = ft.fit(program(), batches(), until="2 steps", eval_data={"valid": batches(1)})
     assert f"step=2, loss={run.history['loss'][-1]:.4g}, valid/loss=" in repr(run)
     assert "grad_norm" not in repr(run)
+    with pytest.raises(AttributeError, match=r"run\.history\.plot\(\)"):
+        run.plot()
 
 
 @pytest.mark.row(26)
