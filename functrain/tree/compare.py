@@ -175,9 +175,18 @@ def _node_differences(first: Tree, second: Tree, path: Path) -> Iterator[Differe
 
 
 def _same_scalar(first: Leaf, second: Leaf) -> bool:
-    if isinstance(first, float):
-        return struct.pack("<d", first) == struct.pack("<d", second)
-    return first is second or bool(first == second)
+    return first is second or bool(_scalar_bits(first) == _scalar_bits(second))
+
+
+def _scalar_bits(leaf: Leaf) -> object:
+    """Return a leaf, or its bytes where ``==`` does not compare these."""
+    if type(leaf).__module__ == "numpy" and hasattr(leaf, "tobytes") and not leaf.dtype.hasobject:
+        return leaf.tobytes()
+    if isinstance(leaf, complex):
+        return struct.pack("<dd", leaf.real, leaf.imag)
+    if isinstance(leaf, torch.Generator):
+        return bytes(leaf.get_state().tolist())
+    return struct.pack("<d", leaf) if isinstance(leaf, float) else leaf
 
 
 def _scalar_difference(first: Leaf, second: Leaf, path: Path) -> Difference:

@@ -104,6 +104,8 @@ def _of_value(leaf: Leaf) -> bytes:
         return xxh3_128(f"{leaf.dtype}{leaf.shape};".encode() + leaf.tobytes()).digest()
     if isinstance(leaf, float):
         leaf = struct.pack("<d", leaf)
+    elif isinstance(leaf, torch.Generator):
+        return xxh3_128(f"{kind};".encode() + bytes(leaf.get_state().tolist())).digest()
     known = leaf is None or isinstance(
         leaf, bool | int | complex | str | bytes | torch.dtype | torch.device
     )

@@ -44,6 +44,21 @@ class TestSame:
         assert tree.diff({"x": leaf}, {"x": copy}) == []
         assert tree.digest({"x": leaf}) == tree.digest({"x": copy})
 
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: complex(math.nan, -0.0),
+            lambda: np.float32("nan"),
+            lambda: np.complex64(complex(math.nan, 1)),
+            lambda: torch.Generator().manual_seed(3),
+        ],
+    )
+    def test_scalars_and_generators_are_compared_by_their_bytes(
+        self, make: Callable[[], object]
+    ) -> None:
+        assert tree.diff({"x": make()}, {"x": make()}) == []
+        assert tree.digest({"x": make()}) == tree.digest({"x": make()})
+
     def test_layout_and_views_do_not_matter(self) -> None:
         x = torch.randn(3, 4)
         assert tree.equal(x.t(), x.t().contiguous())
@@ -55,6 +70,17 @@ class TestSame:
 
 
 class TestDifferent:
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            (complex(0.0, 0.0), complex(0.0, -0.0)),
+            (np.float32(0.0), np.float32(-0.0)),
+            (torch.Generator().manual_seed(3), torch.Generator().manual_seed(4)),
+        ],
+    )
+    def test_scalars_and_generators_of_other_bytes(self, one: object, other: object) -> None:
+        assert only({"x": one}, {"x": other}).kind == "value"
+
     def test_negative_zero(self) -> None:
         found = only({"w": torch.zeros(3)}, {"w": torch.tensor([0.0, -0.0, 0.0])})
         assert (found.kind, found.count, found.max_abs, found.ulps) == ("value", 1, 0.0, 1)
