@@ -35,6 +35,9 @@ _MARKED = re.compile(re.escape(_MARK) + r"(\d{1,9})\.")
 STEP_NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 # Orphaned worker processes of a killed writer hold its lock until they notice, within 5 s.
 _PATIENCE = 10.0
+# Process, device and inode of the directories of runs: a link leads to the same directory, and a
+# forked child has no runs.
+_RUNS: dict[tuple[int, int, int], object] = {}
 
 
 def absolute(path: str | Path) -> Path:
@@ -130,6 +133,27 @@ def locked(directory: Path) -> Iterator[None]:
                 # Clear our name before the lock is released: it must not outlive the lock.
                 os.ftruncate(descriptor, 0)
         unlock(descriptor, owner)
+
+
+@contextlib.contextmanager
+def used_by_one_run(directory: Path) -> Iterator[None]:
+    """Hold a run directory's lock for one run, which no other run of this process shares.
+
+    A run saves below its lock, which is therefore reentrant, and would let a second run in.
+    """
+    with locked(directory):
+        status, run = directory.stat(), object()
+        place = (os.getpid(), status.st_dev, status.st_ino)
+        if _RUNS.setdefault(place, run) is not run:
+            raise RunDirectoryBusyError(
+                errno.EBUSY,
+                f"another run of this process is writing to {directory}; "
+                "wait for its end, or choose another directory",
+            )
+        try:
+            yield
+        finally:
+            del _RUNS[place]
 
 
 def _acquire(descriptor: int, directory: Path) -> bool:

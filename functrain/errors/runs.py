@@ -82,7 +82,7 @@ class RunDirectoryError(FunctrainError, OSError):
 
 
 class RunDirectoryBusyError(RunDirectoryError):
-    """Another process is writing to the run directory."""
+    """Another process, or another run of this one, is writing to the run directory."""
 
 
 class RunChangedError(FunctrainError, ValueError):

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Checkpoints
+from functrain.checkpoint.run_directory import used_by_one_run
 from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
 from functrain.core.ownership import solely_held
@@ -87,7 +88,8 @@ class Session:
     def __enter__(self) -> Session:
         if self.checkpointer is not None:
             if self.leads:
-                self._exits.enter_context(self.checkpointer.store.lock())
+                directory = self.checkpointer.store.directory
+                self._exits.enter_context(used_by_one_run(directory))
             self._exits.enter_context(self.checkpointer.saver)
         self._exits.enter_context(self.interrupts)
         return self

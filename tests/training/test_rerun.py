@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,40 @@ class TestARunThatIsOver:
         with pytest.warns(errors.ResumeWarning, match="at step 8, beyond the 4"):
             again = fit(tmp_path, "1 epoch")
         assert ft.tree.diff(again.state, run.state) == []
+
+
+class OtherRuns:
+    """A listener that begins a run of the same process in another thread at each epoch's end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.caught: list[Exception] = []
+
+    def on_epoch_end(self, *_: Any) -> None:
+        thread = threading.Thread(target=self.run)
+        thread.start()
+        thread.join()
+
+    def run(self) -> None:
+        try:
+            fit(self.directory, "3 epochs", program=program(lr=0.1))
+        except Exception as error:
+            self.caught.append(error)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_two_runs_of_one_process_do_not_share_a_directory(tmp_path: Path, link: bool) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (tmp_path / "link").symlink_to(directory)
+    others = OtherRuns(tmp_path / "link" if link else directory)
+    run = fit(directory, "2 epochs", listeners=[others], save_every="2 steps")
+    assert [type(error) for error in others.caught] == [errors.RunDirectoryBusyError] * 2
+    assert "another run of this process" in str(others.caught[0])
+    rows = (directory / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows] == list(range(1, 9))
+    assert ft.tree.equal(run.state, fit(None, "2 epochs").state)
+    assert fit(directory, "3 epochs").new_steps == 4  # the directory is free again
 
 
 class TestASeed:
