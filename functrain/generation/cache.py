@@ -9,6 +9,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.errors import ModelError
+
 # Maps tokens [batch, n] to logits [batch, n, vocabulary].
 LanguageModel: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -76,10 +78,29 @@ class Reader:
         limit = length if self.window is None else self.window
         # When the window slides, all positions change, so the cached values are no longer valid.
         if not self.use_cache or length > limit or not isinstance(model, Cached):
-            return model(tokens[:, -limit:])[:, -1], None
+            read = tokens[:, -limit:]
+            return _last(model(read), read), None
         new = tokens[:, -1:]
         if cache is None:
             most = self.length if self.window is None else min(self.length, self.window)
             cache, new = model.initial_cache(batch, most, tokens.device), tokens
         logits, cache = model.forward_cached(new, cache)
-        return logits[:, -1], cache
+        return _last(logits, new), cache
+
+
+def _last(logits: Any, tokens: Tensor) -> Tensor:
+    """Return the logits after the last token of each text, and refuse what are no logits."""
+    batch, length = tokens.shape
+    if not isinstance(logits, Tensor):
+        found = f"a {type(logits).__name__}"
+    elif logits.ndim != 3 or len(logits) != batch:
+        found = f"a tensor of shape {list(logits.shape)}"
+    elif logits.shape[1] not in (1, length) and logits.shape[2] == length:
+        found = f"a tensor of shape {list(logits.shape)}, where the vocabulary comes first"
+    else:
+        return logits[:, -1]
+    raise ModelError(
+        f"generation needs logits [batch, n, vocabulary], for tokens of shape {[batch, length]}, "
+        f"and the model returned {found}. Give an adapter that returns them, such as "
+        "adapter=lambda model: lambda tokens: model(tokens)[0]"
+    )

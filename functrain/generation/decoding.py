@@ -87,7 +87,15 @@ class _Decoder:
         uniform = uniforms(self.seed, group.rows, group.tokens.shape[1])
         # One scope per token, because the caller may train between two tokens.
         with self.program.evaluating(self.state, self.weights) as module:
-            logits, cache = self.reader.logits(module, group.tokens, group.cache)
+            try:
+                logits, cache = self.reader.logits(module, group.tokens, group.cache)
+            except (IndexError, RuntimeError) as error:
+                low, high = group.tokens.min().item(), group.tokens.max().item()
+                error.add_note(
+                    f"in a text of {group.tokens.shape[1]} tokens from {low} to {high}; if the "
+                    "model reads fewer tokens at once, give their number as window="
+                )
+                raise
             try:
                 return self.sampler(logits, group.tokens, uniform), cache
             except LogitsError as error:
@@ -145,6 +153,7 @@ def stream(
         ConfigurationError: a prompt is empty or not a row of tokens, ``length`` or ``window`` is
             out of bounds, or the state has no such ``weights`` (with the first token).
         LogitsError: the model predicts NaN or ``inf`` (with that token).
+        ModelError: the model returns something else than logits [batch, n, vocabulary].
 
     Example:
         >>> import functrain as ft

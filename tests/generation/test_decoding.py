@@ -12,7 +12,7 @@ from models import TinyTransformer, predict_next
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain import tree
+from functrain import errors, tree
 from functrain.generation import Drawn, Sampler, generate, stream
 
 pytestmark = pytest.mark.row(45)
@@ -228,3 +228,33 @@ class TestErrors:
         assert [text.tolist() for text in stopped] == [text[:2].tolist() for text in free]
         with pytest.raises(ft.errors.LogitsError, match="leave no token"):
             generate(PROGRAM, STATE, [[1], [2]], 11, sampler=sampler)
+
+
+class TestModels:
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            (lambda logits: (logits, None), "a tuple"),
+            (lambda logits: logits[:, -1], r"shape \[1, 11\]"),
+            (lambda logits: logits[0], r"shape \[3, 11\]"),
+            (lambda logits: logits.transpose(1, 2), "the vocabulary comes first"),
+        ],
+    )
+    def test_what_are_no_logits_is_refused(self, change: Any, found: str) -> None:
+        def adapter(model: nn.Module) -> Any:
+            return lambda tokens: change(model(tokens))
+
+        with pytest.raises(errors.ModelError, match=f"{found}.*adapter"):
+            generate(PROGRAM, STATE, PROMPT, 2, adapter=adapter)
+
+    def test_the_logits_of_the_last_token_alone_will_do(self) -> None:
+        def adapter(model: nn.Module) -> Any:
+            return lambda tokens: model(tokens)[:, -1:]
+
+        expected = generate(PROGRAM, STATE, PROMPT, 9)
+        assert torch.equal(generate(PROGRAM, STATE, PROMPT, 9, adapter=adapter), expected)
+
+    def test_a_token_out_of_range_has_a_note(self) -> None:
+        with pytest.raises(IndexError) as caught:
+            generate(PROGRAM, STATE, torch.tensor([1, 11]), 2)
+        assert caught.value.__notes__[0].startswith("in a text of 2 tokens from 1 to 11; ")
