@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sysconfig
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 from compiling import mean_square
 from torch import Tensor, nn
+from torch.ao import quantization
+from torch.ao.nn import qat as quantized
 
 import functrain as ft
 from functrain import tree
@@ -263,3 +266,25 @@ def test_a_buffer_that_grows_is_named_with_the_remedy(in_place: bool, accumulate
     found, _ = compiled.train_step(state, 2 * X)
     expected, _ = eager.train_step(state, 2 * X)
     torch.testing.assert_close(found.buffers["most"], expected.buffers["most"])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_fused_observer_by_channel_is_refused_with_the_remedy(accumulate: int) -> None:
+    linear = nn.Linear(6, 6)
+    linear.qconfig = quantization.get_default_qat_qconfig("x86")
+
+    def loss(model: nn.Module, batch: Tensor) -> Tensor:
+        return model(batch).square().mean()
+
+    def make() -> nn.Module:
+        return copy.deepcopy(quantized.Linear.from_float(linear))
+
+    eager = ft.program(make, loss, ft.optim.SGD(0.1), accumulate=accumulate)
+    compiled = ft.compiled(eager, backend="eager")
+    with pytest.raises(CaptureError, match=r"first step with the eager program"):
+        compiled.train_step(compiled.init(), X)
+    state, _ = eager.train_step(eager.init(), X)
+    found, _ = compiled.train_step(state, 2 * X)
+    expected, _ = eager.train_step(state, 2 * X)
+    torch.testing.assert_close(found.buffers, expected.buffers)
+    torch.testing.assert_close(found.params, expected.params)

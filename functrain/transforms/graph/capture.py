@@ -27,7 +27,12 @@ from torch.fx import GraphModule
 
 from functrain.core.rng import scoped
 from functrain.errors import CaptureError, FunctrainError
-from functrain.transforms.graph.effects import Effects, SameDraws, written_constant
+from functrain.transforms.graph.effects import (
+    Effects,
+    SameDraws,
+    grown_unseen,
+    written_constant,
+)
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
 from functrain.transforms.graph.missing_entries import MissingEntriesError
 from functrain.transforms.torch_internals import (
@@ -99,7 +104,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
             raise CaptureError(reason, *_lines_at_fault(error)) from error
         finally:
             done = before.undone(constants)
-    if done := done or written_constant(graph):
+    if done := done or written_constant(graph) or grown_unseen(graph):
         raise CaptureError(done, None)
     # The tensors in it belong to the capture, and would keep the whole of it.
     anything = itertools.repeat(torch.empty(()))

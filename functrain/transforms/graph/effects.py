@@ -82,6 +82,25 @@ def written_constant(graph: GraphModule) -> str | None:
     return None
 
 
+def grown_unseen(graph: GraphModule) -> str | None:
+    """Return an operation that will give a tensor another shape: a sentence, or ``None``.
+
+    The observer of fake quantization by channel resizes its empty minimum and maximum when it sees
+    values, but not on the tensors without data of a capture.
+    """
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.aten._fused_moving_avg_obs_fq_helper.default and any(
+            argument.is_write and value.meta["val"].numel() == 0
+            for argument, value in zip(node.target._schema.arguments, node.args, strict=False)
+        ):
+            return (
+                "an observer of quantization changes the shape of its buffers at its first "
+                "forward, and a graph needs them alike. Make the first step with the eager "
+                "program and go on from its state"
+            )
+    return None
+
+
 def _kept(own: dict[str, Any]) -> dict[str, Kept]:
     parts = {name: value for name, value in own.items() if name not in _BOUND}
     return {name: (value, _copied(value)) for name, value in parts.items()}
