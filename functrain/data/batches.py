@@ -18,9 +18,25 @@ from functrain.data.permutation import Permutation
 from functrain.data.sample_reader import SampleReader
 from functrain.data.samplers import Sampler
 from functrain.data.stream import stream
-from functrain.errors import BatchIndexError, EmptyDatasetError, UnsupportedError
+from functrain.errors import (
+    BatchIndexError,
+    ConfigurationError,
+    EmptyDatasetError,
+    UnsupportedError,
+)
 from functrain.errors.calls import explained
 from functrain.errors.validators import BOOLEAN, integer, number, plain
+
+
+def _checked_sampler(sampler: Any) -> Any:
+    """Return the sampler of an argument; raise for a list, or for one of torch."""
+    if sampler is None or (hasattr(sampler, "indices") and hasattr(sampler, "__len__")):
+        return sampler
+    raise ConfigurationError(
+        "Batches: sampler: expected an object with __len__ and indices(epoch, start, stop), got "
+        f"a {type(sampler).__name__}. A sampler of torch goes into a DataLoader, a fixed order "
+        "into torch.utils.data.Subset(dataset, indices) and shuffle=False"
+    )
 
 
 @explained
@@ -79,7 +95,7 @@ class Batches:
     pin_memory: bool = attrs.field(default=False, kw_only=True, validator=BOOLEAN)
     collate: Callable[[list[Any]], Any] | None = attrs.field(default=None, kw_only=True)
     transform: Callable[[Any], Any] | None = attrs.field(default=None, kw_only=True)
-    sampler: Sampler | None = attrs.field(default=None, kw_only=True)
+    sampler: Sampler | None = attrs.field(default=None, kw_only=True, converter=_checked_sampler)
     timeout: float = attrs.field(default=0, kw_only=True, validator=number(minimum=0, finite=False))
     _reader: BatchedDataset | SampleReader = attrs.field(init=False)
     samples: int = attrs.field(init=False)

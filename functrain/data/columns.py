@@ -13,6 +13,7 @@ from functrain import tree
 from functrain.data.tables import as_array, columns_by_name, is_table
 from functrain.errors import ConfigurationError, UnsupportedError
 
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 _MANY = 8  # a longer list of tensors may well be a list of samples
 
 
@@ -55,7 +56,7 @@ class Columns:
 
     def gathered(self, indices: Tensor) -> list[Tensor]:
         """Return rows of each tensor."""
-        return [tensor.index_select(0, indices.to(tensor.device)) for tensor in self.tensors]
+        return [rows(tensor, indices) for tensor in self.tensors]
 
     def filled(self, values: list[Any], sequence: type = list) -> Any:
         """Return values in a container like that of the columns; ``sequence`` replaces a list."""
@@ -64,6 +65,12 @@ class Columns:
         if isinstance(self.container, list):
             return sequence(values)
         return tree.rebuild(self.container, values)
+
+
+def rows(tensor: Tensor, indices: Tensor) -> Tensor:
+    """Return rows of a tensor of any dtype; torch indexes these unsigned ones only as signed."""
+    signed = tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype))
+    return signed.index_select(0, indices.to(tensor.device)).view(tensor.dtype)
 
 
 def columns_of(dataset: Any) -> Columns | None:

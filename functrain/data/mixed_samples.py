@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain.core.rng import derive
 from functrain.data.batches import Batches
-from functrain.data.columns import Columns, columns_of
+from functrain.data.columns import Columns, columns_of, rows
 from functrain.data.mixture import named
 from functrain.data.permutation import Permutation
 from functrain.data.weights import WeightedDraws, weights_of
@@ -110,7 +110,7 @@ class JoinedColumns(JoinedDatasets):
         ]
         back = order.argsort()
         together = [torch.cat(parts) for parts in zip(*gathered, strict=True)]
-        batch = self.datasets[0].filled([t.index_select(0, back.to(t.device)) for t in together])
+        batch = self.datasets[0].filled([rows(tensor, back) for tensor in together])
         return (sources, batch) if self.with_sources else batch
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from functrain import tree
-from functrain.data import Batches
+from functrain.data import Batches, mixed_samples
 from functrain.errors import (
     BatchIndexError,
     ConfigurationError,
@@ -354,3 +354,14 @@ def test_a_position_that_is_no_pair_of_integers_is_refused(position: Any) -> Non
 def test_columns_of_the_other_byte_order_have_their_values() -> None:
     values = np.linspace(0.0, 1.0, 6, dtype=">f4")
     assert torch.equal(Batches((values,), 6, shuffle=False)[0, 0][0], torch.linspace(0, 1, 6))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_columns_of_unsigned_integers(dtype: Any) -> None:
+    values = np.iinfo(dtype).max - np.arange(12, dtype=dtype).reshape(6, 2)
+    batches = Batches({"x": values[:, ::-1]}, 4, shuffle=False)
+    assert batches[0, 1]["x"].numpy().dtype == dtype
+    assert np.array_equal(batches[0, 1]["x"].numpy(), values[4:, ::-1])
+    first = mixed_samples({"a": values, "b": values}, 4)[0, 0]
+    assert first.numpy().dtype == dtype
+    assert set(first.numpy().flat) <= set(values.flat)

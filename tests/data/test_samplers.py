@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import RandomSampler
 
 from functrain import tree
 from functrain.data import Batches, ByLength
@@ -27,6 +30,12 @@ def test_a_users_sampler() -> None:
     assert len(batches) == 3
     assert [batch.tolist() for batch in batches] == [[10] * 3, [10] * 3, [10]]
     assert batches[2, 1].tolist() == [12] * 3
+
+
+@pytest.mark.parametrize("sampler", [RandomSampler(range(3)), [2, 0, 1], lambda: [2, 0, 1]])
+def test_what_is_no_sampler_is_refused_with_the_remedy(sampler: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"sampler: expected .*DataLoader, a fixed order"):
+        Batches(torch.arange(3), 2, sampler=sampler)
 
 
 def test_an_order_as_a_list() -> None:
