@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
+from functrain import tree
 from functrain.core.buffers import may_become
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.module_tensors import plain_paths
@@ -109,12 +110,21 @@ def load(model: FunctionalModule, into: Tensors, values: dict[str, Tensor]) -> T
     names = into.keys() | model.aliases.keys()
     _check(values, names)
     plain = plain_paths(model.module, list(values))  # those of a wrapped model have its names
-    given = {model.aliases.get(plain[path], plain[path]): values[path] for path in values}
+    given: Tensors = {}
+    contradictions = []
+    for path, value in values.items():
+        own = model.aliases.get(plain[path], plain[path])
+        first = given.setdefault(own, value)
+        if first is not value and not tree.equal(first, value):
+            contradictions.append(
+                f"{path} is another name of a tensor that is given with other values, too; leave "
+                "out one of them, or make a model in which they are not tied"
+            )
     buffers = [path for path in given if path in into and path not in model.params]
     other = {path for path in buffers if given[path].shape != into[path].shape}
     resized = _resized_by_module(model, values) & other if other else set[str]()
     known = {path: given[path] if path in resized else own for path, own in into.items()}
-    problems = mismatches(given, known, model.params)
+    problems = [*contradictions, *mismatches(given, known, model.params)]
     if problems:
         hint = prefix_hint(values, names)
         raise ParameterMismatchError(f"the given params do not fit the model{hint}", problems)

@@ -284,6 +284,15 @@ class TestInit:
         assert tree.diff(state.params["embed.weight"], donor.head.weight.detach()) == []
         assert "head.weight" not in state.params
 
+    def test_other_values_under_a_second_name_are_refused(self) -> None:
+        from models import TinyTransformer, predict_next
+
+        program = ft.program(TinyTransformer(), predict_next, ft.optim.SGD(lr=0.1))
+        values = TinyTransformer().state_dict()
+        values["head.weight"] = values["head.weight"] + 1
+        with pytest.raises(errors.ParameterMismatchError, match=r"head\.weight is another name"):
+            program.init(params=values)
+
     @pytest.mark.parametrize(
         ("model", "message"),
         [
