@@ -200,6 +200,8 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     factory = None if isinstance(source, nn.Module) else source
     module = checked_copy(source) if isinstance(source, nn.Module) else made_by(source, seed)
     originals = source if isinstance(source, nn.Module) else module
+    if "train" in vars(originals).keys() - vars(module).keys():  # copies of graphs leave it out
+        raise _without_modes(originals)
     plain = plain_paths(module, all_paths(module))
     params: Tensors = {plain[path]: p for path, p in module.named_parameters()}
     buffers = {plain[path]: b for path, b in module.named_buffers()}
@@ -252,9 +254,20 @@ def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
     return {name: path for name, path in names if path != name}
 
 
+def _without_modes(module: nn.Module) -> ModelError:
+    return ModelError(
+        f"this {type(module).__name__} does not change between training and evaluation, as modules "
+        "of torch.export do not: its train() cannot be called or copied. Give the module that was "
+        "exported"
+    )
+
+
 def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:
     """Return the flag of every submodule in both modes, as the user's own ``train()`` sets it."""
-    module.train(False)
+    try:
+        module.train(False)
+    except NotImplementedError as error:
+        raise _without_modes(module) from error
     in_evaluation = [m.training for m in module.modules()]
     module.train(True)
     in_training = [m.training for m in module.modules()]

@@ -271,3 +271,10 @@ def test_loading_by_assignment_unties_weights_and_is_refused() -> None:
         program(module)
     cast(Any, module[1]).weight = module[0].weight
     program(module)
+
+
+@pytest.mark.parametrize("factory", [False, True])
+def test_exported_modules_are_refused(factory: bool) -> None:
+    exported = torch.export.export(nn.Sequential(nn.Linear(6, 1), nn.Dropout()), (X,)).module()
+    with pytest.raises(ModelError, match=r"torch\.export.* Give the module that was exported"):
+        ft.program((lambda: exported) if factory else exported, loss, ft.optim.SGD(0.1))
