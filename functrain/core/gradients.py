@@ -106,6 +106,8 @@ def by_autograd(given: Request) -> Gradients:
     with model.bound(bound, given.buffers, training=True) as module:
         outcome = given.forward(module, given.batch)
         require_graph(outcome.value, given.trainable)
+        if not model.outside.searched:
+            model.outside.warn_of(outcome.value)
         loss = given.scaled(outcome.value)
         if sink is None or model.in_pieces:
             grads = differentiated(loss, leaves, model.layouts)

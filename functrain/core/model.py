@@ -14,6 +14,7 @@ import attrs
 from torch import Tensor, nn
 
 from functrain.core import held_parts
+from functrain.core.backward import OutsideParameters
 from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.module_attributes import Attributes
@@ -46,6 +47,7 @@ class FunctionalModule:
         statistics: of batch norms, by path.
         is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
+        outside: whether a loss was searched for parameters outside of the model.
     """
 
     module: nn.Module
@@ -65,6 +67,7 @@ class FunctionalModule:
     statistics: dict[str, Statistic]
     is_held: bool
     in_pieces: set[str] = attrs.field(factory=set)
+    outside: OutsideParameters = attrs.field(factory=OutsideParameters)
     layouts: StepLayouts = attrs.field(factory=StepLayouts)
     latest: LatestState = attrs.field(factory=LatestState)
 

@@ -48,6 +48,7 @@ from functrain.errors.programs import (
     ResumptionError,
     StateAssignmentError,
     StepResultError,
+    UntrainedParameterWarning,
 )
 from functrain.errors.runs import (
     AloneError,
@@ -152,6 +153,7 @@ __all__ = [
     "UnknownLengthError",
     "UnknownNameError",
     "UnsupportedError",
+    "UntrainedParameterWarning",
     "WorkerDiedError",
     "WorkerTimeoutError",
 ]

@@ -120,6 +120,10 @@ class ModuleStateWarning(FunctrainWarning):
     """A forward left values in attributes of the module, where the next one will not find them."""
 
 
+class UntrainedParameterWarning(FunctrainWarning):
+    """A loss depends on trainable parameters outside of the model, which no step trains."""
+
+
 class AnomalyWarning(FunctrainWarning):
     """Loss or gradients of a step were NaN or infinite; the message names the operation."""
 

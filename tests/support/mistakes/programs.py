@@ -19,6 +19,9 @@ class Reentrant(nn.Linear):
         return checkpoint(super().forward, x.requires_grad_(), use_reentrant=True)
 
 
+CRITERION = nn.Linear(1, 3)
+
+
 class Graph:
     def __init__(self) -> None:
         self.nodes, self.edges = X, torch.zeros(2, 5, dtype=torch.int64)
@@ -221,6 +224,13 @@ MISTAKES = {
         (
             lambda: fit(program=program(model=Recurrent(4, 4))),
             "left values in the attributes ['hidden'] … register a buffer",
+        ),
+    ],
+    errors.UntrainedParameterWarning: [
+        (
+            lambda: step(program(loss=lambda model, x: CRITERION(model(x)).square().mean())),
+            "depends on 2 trainable parameters … [3, 1], [3] … make them a part of the model … "
+            "module.requires_grad_(False)",
         ),
     ],
     errors.AnomalyWarning: [
