@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -72,7 +71,9 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
     expected, given = fixed.model.params, state.params
     found = _shapes(given) if isinstance(given, Mapping) else None
     if found != _shapes(expected):
-        import_module("functrain.core.fitting_state").check_params(fixed, state)
+        from functrain.core.fitting_state import check_params
+
+        check_params(fixed, state)
 
 
 def warn_of_autocast(fixed: Fixed) -> None:
@@ -147,8 +148,10 @@ def explain_step(
         ParameterMismatchError: the state has other tensors than those that the program makes.
         UnsupportedError: they have no values, or torch does not train them.
     """
-    # By name, because steps are imported without what only a failed one needs.
-    import_module("functrain.core.fitting_state").explain_mismatch(error, fixed, state)
+    # Here, because steps are imported without what only a failed one needs.
+    from functrain.core.fitting_state import explain_mismatch
+
+    explain_mismatch(error, fixed, state)
     if parts:
         explain_out_of_memory(error, step, parts)
         explain_forward(error, fixed.model.module, f"in the step after step {step}", parts[0])

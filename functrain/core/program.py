@@ -10,7 +10,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from importlib import import_module
 from typing import Any, ClassVar, Literal
 
 import attrs
@@ -216,7 +215,9 @@ class Program:
         try:
             lr = self.rate(state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
-            _fitting_state().explain_schedule(error, self.fixed, state)
+            from functrain.core.fitting_state import explain_schedule
+
+            explain_schedule(error, self.fixed, state)
             raise
         if is_given and self.zero_rate == "warn":  # in a run, fit has warned
             learning_rate.warn_of_overruled(self.schedules, state.scheduler)
@@ -338,8 +339,9 @@ class Program:
                 found = compute()
                 refuse_weight(found.outcome, len(parts))
                 return found.grads, None
-            # By name, because steps are imported without what only a failed one needs.
-            located = import_module("functrain.core.anomaly").located
+            # Here, because steps are imported without what only a failed one needs.
+            from functrain.core.anomaly import located
+
             found, place = located(self.fixed.model.module, tensors, parts, compute)
         return found.grads, place
 
@@ -483,7 +485,9 @@ class Program:
         """
         if not isinstance(state, TrainState):
             raise not_a_state(state, batch)
-        _fitting_state().check_state(self.fixed, state)
+        from functrain.core.fitting_state import check_state
+
+        check_state(self.fixed, state)
 
     def leaves(self) -> dict[str, Program]:
         """Return the programs of modules in this one, by the prefix of their paths in a state."""
@@ -521,8 +525,3 @@ class Program:
         """Fill in the run's length where a schedule left it open; what is set already stays."""
         scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
         return attrs.evolve(state, scheduler=scheduler)
-
-
-def _fitting_state() -> Any:
-    # By name, because steps are imported without what only a failed one needs.
-    return import_module("functrain.core.fitting_state")

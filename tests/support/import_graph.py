@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from syntax_trees import nodes
 
@@ -17,6 +18,13 @@ ROOMS = (
     *("view", "listeners", "finders", "generation", "search", "config", "testing"),
     *("cli", "examples"),
 )
+
+# Methods that look into a later room when they are called: ``schedule.plot()`` draws, and
+# ``program.init(params="runs/x")`` reads a checkpoint.
+LOOKS_AHEAD = {
+    ("functrain.core.schedule", "functrain.plotting"),
+    ("functrain.core.pretrained", "functrain.checkpoint"),
+}
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -31,8 +39,9 @@ def modules(root: Path) -> dict[str, Path]:
 def import_graph(root: Path) -> Graph:
     """Return the modules that each module imports.
 
-    Imports inside functions and under ``TYPE_CHECKING`` count. A name imported from the face
-    (``from functrain import fit``) counts as an import of the module that defines it.
+    Imports inside functions and under ``TYPE_CHECKING`` count, and so does
+    ``import_module("functrain.room")``. A name imported from the face (``from functrain import
+    fit``) counts as an import of the module that defines it.
     """
     files = modules(root)
     trees = {name: ast.parse(path.read_text()) for name, path in files.items()}
@@ -63,9 +72,15 @@ def _imported(source: ast.AST) -> Iterator[tuple[str, ast.alias | None]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the import with its full name"
             found = [(node.module or "", alias) for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found = [(one.value, None) for one in node.args if _is_text(one)]
         else:
             continue
         yield from (pair for pair in found if pair[0].split(".")[0] == "functrain")
+
+
+def _is_text(node: ast.AST) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _target(module: str, name: str, files: dict[str, Path]) -> str:
@@ -75,7 +90,7 @@ def _target(module: str, name: str, files: dict[str, Path]) -> str:
 def closure(graph: Graph, start: str) -> set[str]:
     """Return the modules that importing one pulls in: itself, its packages, and theirs.
 
-    The face is left out: it imports nothing by itself.
+    The face is left out, since it imports nothing by itself, and so is ``LOOKS_AHEAD``.
     """
     found: set[str] = set()
     waiting = {start}
@@ -84,7 +99,8 @@ def closure(graph: Graph, start: str) -> set[str]:
         if name == "functrain" or name in found:
             continue
         found.add(name)
-        waiting |= {*graph[name], name.rpartition(".")[0]}
+        ahead = {target for source, target in LOOKS_AHEAD if source == name}
+        waiting |= {*(graph[name] - ahead), name.rpartition(".")[0]}
     return found
 
 
