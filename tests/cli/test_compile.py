@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,9 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Path]]:
     """Count the libraries that are compiled, in a cache of the test's own."""
     monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
-    # A new machine would compile two headers first, for as long as the library again.
-    monkeypatch.setattr(torch._inductor.config.aot_inductor, "precompile_headers", False)
     compiled, compile_to_file = list[Path](), inductor.compile_to_file
 
     def counted(path: Path, *rest: Any) -> None:
@@ -53,7 +51,9 @@ def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
         compile_to_file(path, *rest)
 
     monkeypatch.setattr(inductor, "compile_to_file", counted)
-    return compiled
+    # A new machine would compile two headers first, for as long as the library again.
+    with torch._inductor.config.patch({"aot_inductor.precompile_headers": False}):
+        yield compiled
 
 
 @pytest.mark.slow
