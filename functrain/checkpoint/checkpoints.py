@@ -221,9 +221,9 @@ class Checkpoints(Retention):
             listed = partial(from_first, world, partial(self._candidates, which == "best"))
             candidates = listed()
             if not candidates:
-                detail = f" with a finite metric {self.monitor!r}" if which == "best" else ""
+                message = f"there is no checkpoint in {self.directory}"
                 raise NoCheckpointError(
-                    errno.ENOENT, f"there is no checkpoint{detail} in {self.directory}"
+                    errno.ENOENT, message if which != "best" else message + self._unmeasured()
                 )
             found = self._first_intact(candidates, listed, like, options)
             if found is not None:
@@ -235,6 +235,14 @@ class Checkpoints(Retention):
 
     def _candidates(self, best: bool) -> list[int]:
         return self._best.ranked(self.entries()) if best else self.steps()[::-1]
+
+    def _unmeasured(self) -> str:
+        """Return what to monitor instead, where no checkpoint has the metric."""
+        wanted = f" with a finite metric {self.monitor!r}"
+        names = sorted({name for entry in self.entries().values() for name in entry.metrics})
+        if not names:
+            return wanted
+        return f"{wanted}; name one that they have as monitor: {', '.join(names)}"
 
     def _first_intact(
         self,

@@ -17,7 +17,7 @@ from functrain.errors import MissingMetricWarning, RecipeChangedWarning, Schedul
 from functrain.errors.base import warn
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find, fits
-from functrain.training.monitored import By, Monitored, check_possible, warn_of_other_sets
+from functrain.training.monitored import By, Monitored, check_possible
 from functrain.training.plan import Evaluations
 
 
@@ -42,7 +42,6 @@ class Decisions:
         monitor: the metric whose best value counts, and which the schedule observes.
         mode: whether less or more of it is better; ``None`` while this is not known.
         keeps_best: whether a store keeps the best by a metric that the user named.
-        keeps_best_loss: whether a store keeps the best by the loss, because none was named.
         restores_best: whether ``fit`` returns the best state.
     """
 
@@ -51,7 +50,6 @@ class Decisions:
     monitor: str
     mode: Mode | None
     keeps_best: bool = False
-    keeps_best_loss: bool = False
     restores_best: bool = False
 
     @classmethod
@@ -63,15 +61,8 @@ class Decisions:
         criterion = by_rule if store is None else monitor_and_mode(store)
         # A store monitors the loss by default, which may be missing without harm.
         named = criterion["monitor"] not in ("loss", by_rule["monitor"])
-        keeps = store is not None and store.keep_best > 0
-        return cls(
-            program,
-            rule,
-            **criterion,
-            keeps_best=keeps and named,
-            keeps_best_loss=keeps and rule is None and criterion["monitor"] == "loss",
-            restores_best=restores_best,
-        )
+        keeps_best = store is not None and store.keep_best > 0 and named
+        return cls(program, rule, **criterion, keeps_best=keeps_best, restores_best=restores_best)
 
     def monitored(self) -> list[Monitored]:
         """Return the metrics that the run depends on, each with the part that depends on it."""
@@ -92,8 +83,6 @@ class Decisions:
         self._check_rules()
         prefixes = evaluations.prefixes(self.program.recipe.ema is not None)
         check_possible(self.monitored(), prefixes)
-        if self.keeps_best_loss:
-            warn_of_other_sets(list(evaluations.sets))
         self.check_schedule()
 
     def _check_rules(self) -> None:

@@ -111,17 +111,6 @@ def check_possible(all_monitored: Sequence[Monitored], prefixes: Mapping[str, st
         )
 
 
-def warn_of_other_sets(sets: Sequence[str]) -> None:
-    """Warn of evaluations without a set ``eval``, whose loss chooses the best by default."""
-    if sets and "eval" not in sets:
-        warn(
-            f"no checkpoint is the best: by default 'eval/loss' decides, and the evaluation sets "
-            f"are {', '.join(sets)}. Name the metric, functrain.Checkpoints(directory, "
-            f"monitor='{sets[0]}/loss') (checkpoints.monitor on the command line), or keep_best=0",
-            MissingMetricWarning,
-        )
-
-
 def check_given(
     all_monitored: Sequence[Monitored],
     found: Mapping[str, float],

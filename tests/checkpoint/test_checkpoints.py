@@ -232,6 +232,15 @@ def test_a_damaged_best_checkpoint_is_skipped_for_the_next_best(tmp_path: Path) 
         assert store.restore("best")[1].step == 1
 
 
+def test_without_a_best_the_metrics_there_are_named(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path)
+    with pytest.raises(NoCheckpointError, match=r"with a finite metric 'loss'$"):
+        store.restore("best")
+    store.save(make(1), step=1, metrics={"val/loss": 0.1, "lr": 1e-3})
+    with pytest.raises(NoCheckpointError, match="that they have as monitor: lr, val/loss"):
+        store.restore("best")
+
+
 @pytest.mark.row(37)
 @pytest.mark.parametrize("which", ["latest", "best"])
 def test_a_checkpoint_pruned_while_it_is_read_is_listed_again(

@@ -177,8 +177,7 @@ class TestArgumentsOfFitAndProgram:
 
     def test_evaluations_with_their_own_options(self, train: Any) -> None:
         one = "{_target_: functrain.Evaluation, data: {_target_: mine.data}, batches: 1}"
-        sets = f"eval_data={{small: {one}, all: {{_target_: mine.data}}}}"
-        run = train(sets, "checkpoints.monitor=all/loss")
+        run = train(f"eval_data={{small: {one}, all: {{_target_: mine.data}}}}")
         assert {"small/loss", "all/loss"} <= set(run.history.names())
 
     def test_rules_of_early_stopping(self, train: Any) -> None:

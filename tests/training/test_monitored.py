@@ -389,27 +389,6 @@ class TestMissing:
             go(None, eval_data={"val": [X]}, early_stop=ft.EarlyStop())
         go(None, "1 epochs", eval_data={"val": [X]})  # nothing depends on the loss
 
-    def test_a_store_that_will_have_no_best_is_said(self, tmp_path: Path) -> None:
-        sets = {"val": [X], "other": [X]}
-        with pytest.warns(
-            errors.MissingMetricWarning, match="no checkpoint is the best.*'val/loss'"
-        ):
-            assert (
-                go(None, "1 epochs", directory=tmp_path / "a", eval_data=sets).best["step"] is None
-            )
-        stores = [
-            ft.Checkpoints(tmp_path / "b", monitor="val/loss"),
-            ft.Checkpoints(tmp_path / "c", keep_best=0),
-        ]
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            for store in stores:
-                go(None, "1 epochs", directory=store, eval_data=sets)
-            rule = ft.EarlyStop("val/loss")
-            options = {"directory": tmp_path / "d", "early_stop": rule}
-            run = go(None, "1 epochs", eval_data=sets, **options)
-        assert run.best["step"] is not None
-
     @pytest.mark.parametrize("by", ["early_stop", "overfit", "training", "directory", "plateau"])
     def test_a_misspelt_metric_ends_the_first_evaluation_and_the_run_goes_on_corrected(
         self, by: str, tmp_path: Path
