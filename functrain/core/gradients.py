@@ -106,8 +106,6 @@ def by_autograd(given: Request) -> Gradients:
     with model.bound(bound, given.buffers, training=True) as module:
         outcome = given.forward(module, given.batch)
         require_graph(outcome.value, given.trainable)
-        if not model.outside.searched:
-            model.outside.warn_of(outcome.value)
         loss = given.scaled(outcome.value)
         if sink is None or model.in_pieces:
             grads = differentiated(loss, leaves, model.layouts)
@@ -119,6 +117,8 @@ def by_autograd(given: Request) -> Gradients:
                 raise GradientsInPiecesError
         after = model.current_buffers()
         model.writes.adopt(params, bound, model.current_params())
+    if not model.outside.searched:
+        model.outside.warn_of(outcome.value)
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     value = outcome.value.detach().clone()
     return Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
