@@ -118,6 +118,7 @@ def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_editable_install_is_a_plain_path(editable: Path, tmp_path: Path) -> None:
     place = editable.parents[2]
