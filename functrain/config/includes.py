@@ -156,6 +156,9 @@ def read_file(file: Path, name: str | None = None) -> YamlFile:
     name = name or _short(file)
     try:
         text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        found = nearest(file.name, [one.name for one in file.parent.glob("*.y*ml")])
+        raise ConfigError(f"{name} cannot be read: {error}{found}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} cannot be read: {error}") from error
     return parse_file(text, name)

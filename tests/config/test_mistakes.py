@@ -140,6 +140,11 @@ class TestMistakes:
         with pytest.raises(ConfigError, match=r"digits|cannot be read"):
             config.load(source)
 
+    def test_a_misspelt_file(self, tmp_path: Path) -> None:
+        (tmp_path / "train.yaml").write_text("seed: 1\n")
+        with pytest.raises(ConfigError, match=r"cannot be read.*did you mean 'train.yaml'"):
+            config.load(str(tmp_path / "trian.yaml"))
+
 
 @pytest.mark.row(46)
 class TestLocations:
