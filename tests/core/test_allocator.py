@@ -53,6 +53,7 @@ def test_memory_that_is_freed_is_kept_once_there_is_a_program() -> None:
     assert faults < 100
 
 
+@pytest.mark.long
 def test_what_the_environment_says_holds() -> None:
     before, after, faults = page_faults(MALLOC_MMAP_THRESHOLD_="131072")
     assert (before, after) == (0, 0)

@@ -27,16 +27,26 @@ def test_short(): ...
 """
 
 
-def selected(place: Path, marker: str) -> set[str]:
+BOTH = """
+import pytest
+
+for marker in ("not long", "long"):
+    pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-m", marker])
+    print("---")
+"""
+
+
+def selected(place: Path) -> list[set[str]]:
+    """Return the tests that are not long, and those that are."""
     (place / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (place / "test_sweeps.py").write_text(SWEEPS)
-    options = ["--collect-only", "-q", "-p", "no:cacheprovider", "-m", marker]
-    done = processes.run("-m", "pytest", *options, cwd=place)
-    return {line.partition("::")[2] for line in done.stdout.splitlines() if "::" in line}
+    parts = processes.run("-c", BOTH, cwd=place).stdout.split("---")[:2]
+    names = [[line.partition("::")[2] for line in part.splitlines()] for part in parts]
+    return [{name for name in each if name} for each in names]
 
 
 def test_a_sweep_has_one_short_test_of_each_kind(tmp_path: Path) -> None:
-    short, long = (selected(tmp_path, marker) for marker in ("not long", "long"))
+    short, long = selected(tmp_path)
     assert short == {
         "test_of_a_kind[1-a]",
         "test_of_a_kind[1-b]",

@@ -777,7 +777,7 @@ def test_batch_norm_takes_statistics_of_bf16_in_float32_as_torch_does(training: 
     torch.testing.assert_close(statistics, others, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.sweep
+@pytest.mark.long  # finite differences show the same, and JAX compiles for seconds
 @pytest.mark.parametrize("clip", [0.5, None])
 @pytest.mark.parametrize("name", ["AdamW", "Adam", "momentum"])
 def test_gradients_are_those_of_optax(name: str, clip: float | None) -> None:
