@@ -186,13 +186,15 @@ class OutsideParameters:
 
 
 def _parameters_below(loss: Tensor) -> list[nn.Parameter]:
+    """Return the parameters in the graph of a loss, in an order that the graph alone decides."""
     pending, seen, found = [loss.grad_fn], {None, loss.grad_fn}, []
     while pending:
         node = pending.pop()
         variable = getattr(node, "variable", None)
         if isinstance(variable, nn.Parameter):
             found.append(variable)
-        below = {one for one, _ in getattr(node, "next_functions", ())} - seen
-        seen |= below
-        pending.extend(below)
+        for below, _ in getattr(node, "next_functions", ()):
+            if below not in seen:
+                seen.add(below)
+                pending.append(below)
     return found
