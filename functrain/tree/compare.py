@@ -181,7 +181,7 @@ def _same_scalar(first: Leaf, second: Leaf) -> bool:
 def _scalar_bits(leaf: Leaf) -> object:
     """Return a leaf, or its bytes where ``==`` does not compare these."""
     if type(leaf).__module__ == "numpy" and hasattr(leaf, "tobytes") and not leaf.dtype.hasobject:
-        return leaf.tobytes()
+        return leaf.dtype, leaf.tobytes()
     if isinstance(leaf, complex):
         return struct.pack("<dd", leaf.real, leaf.imag)
     if isinstance(leaf, torch.Generator):

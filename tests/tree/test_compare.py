@@ -296,3 +296,10 @@ def test_digests_agree_with_differences(first: object, second: object) -> None:
 def test_a_tree_rebuilt_is_the_same(value: object) -> None:
     assert tree.equal(value, tree.map(lambda leaf: leaf, value))
     assert tree.equal(list(tree.flatten(value).values()), [leaf for _, leaf in tree.items(value)])
+
+
+def test_the_unit_of_a_numpy_scalar_counts() -> None:
+    second, day = np.datetime64(1, "s"), np.datetime64(1, "D")
+    assert tree.equal(second, np.datetime64(1, "s"))
+    assert not tree.equal(second, day)
+    assert tree.diff(second, day)
