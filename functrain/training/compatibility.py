@@ -1,8 +1,8 @@
-"""Whether a state or a checkpoint fits the arguments of ``fit``: seed, program, data and limits."""
+"""Whether a state or a checkpoint fits the arguments of ``fit``: seed, limits and position."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from functrain.checkpoint.run_state import RunState
 from functrain.core.batch_sizes import count
-from functrain.core.protocol import AnyProgram, AnyState, State, with_counters
+from functrain.core.protocol import AnyState, State, with_counters
 from functrain.core.rng import checked_seed
 from functrain.core.state import Counters
-from functrain.data.description import differences
 from functrain.data.iterables import IterableSource
 from functrain.data.parts import CutSource
 from functrain.data.prefetched import Prefetched
@@ -23,13 +22,11 @@ from functrain.errors import (
     ConfigurationError,
     DataChangedError,
     InvalidPositionError,
-    RecipeChangedWarning,
     ReplayWarning,
     ResumeWarning,
     RunChangedError,
 )
 from functrain.errors.base import warn
-from functrain.training.checkpointer import describe
 from functrain.training.limits import Limits, Position
 
 
@@ -73,59 +70,6 @@ def ended_before(
             ResumeWarning,
         )
     return f"{limit.reason}: {limit.detail}"
-
-
-def check_unchanged(
-    program: AnyProgram, data: dict[str, Any], info: dict[str, Any], path: Path, ended: str | None
-) -> None:
-    """Compare the program and the data with those recorded in the checkpoint.
-
-    Training continues with the present ones, with a warning. But if the run has ended, its result
-    would be that of another program or of other data, and another number of parts changes all sums:
-    these are errors.
-    """
-    now = describe(program)
-    parts = ["recipe", "step"] if ended else ["recipe", "step", "environment"]
-    # Another version of torch may print the same layers in other words.
-    parts += ["population"] if now["population"] else []
-    if info.get("environment", now["environment"]).get("torch") == now["environment"]["torch"]:
-        parts.append("modules")
-    changed = [
-        *(each for part in parts for each in _changes(info.get(part, now[part]), now[part], part)),
-        *((f"data.{name}", *both) for name, *both in differences(info.get("data"), data)),
-    ]
-    if not changed:
-        return
-    listed = "\n".join(
-        f"  {name}: {before!r} in the checkpoint, {after!r} now" for name, before, after in changed
-    )
-    if ended:
-        raise RunChangedError(
-            f"nothing is left to train: the run in {path.parent} has ended ({ended}), and it "
-            f"differs from this one:\n{listed}\nChoose another directory for a new run, or remove "
-            "that one; undo the changes to get its result; or give a longer until to train on "
-            "with the changes"
-        )
-    for name, before, after in changed:
-        if name == "recipe.parts" and None not in (before, after):
-            raise RunChangedError(
-                f"the run in {path.parent} has another number of parts, which decides its "
-                f"result:\n{listed}\nGive functrain.sharded parts={before} to continue it, on any "
-                "number of processes up to that, or choose another directory for a new run"
-            )
-    warn(
-        "the run is continued with something changed; from here on it is not the run that was "
-        f"started:\n{listed}",
-        RecipeChangedWarning,
-    )
-
-
-def _changes(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            yield from _changes(before.get(key), after.get(key), f"{path}.{key}")
-    elif before != after:
-        yield path, before, after
 
 
 _REMEDY = (

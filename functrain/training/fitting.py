@@ -173,7 +173,7 @@ def fit(
         decisions=decisions,
         source=source,
         listeners=Listeners.of(listeners, world.rank, world.size, last=bar),
-        checkpointer=None if store is None else Checkpointer.of(store, plan.program, source, world),
+        checkpointer=None if store is None else Checkpointer.of(store, plan, source, world),
         store=store,
         world=world,
         interrupts=Interrupts(acknowledged if world.rank == 0 else None),

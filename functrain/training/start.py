@@ -12,13 +12,13 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.state import TrainState
 from functrain.data import Source
-from functrain.data.description import describe, outline
+from functrain.data.description import outline
 from functrain.data.iterables import IteratorSource
 from functrain.data.stateful import StatefulSource
 from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
 from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
-from functrain.training import compatibility
+from functrain.training import changes, compatibility
 from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
@@ -27,6 +27,7 @@ from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.monitored import check_given
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside, whole
+from functrain.training.run_record import is_given, record_initial, record_run
 from functrain.training.session import Session
 
 
@@ -51,7 +52,7 @@ def start(
     if chosen is None:
         _start_new(session, state, seed, steps, schedule_end)
     else:
-        path, ended = _resume(session, chosen, state, seed, steps, schedule_end)
+        path, ended = _resume(session, chosen, state, seed, resume, steps, schedule_end)
     if session.checkpointer is not None:
         session.checkpointer.described["monitored"] = session.decisions.record()
         session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
@@ -82,7 +83,7 @@ def _start_new(
     steps: int | None,
     schedule_end: ScheduleEnd,
 ) -> None:
-    program = session.plan.program
+    program, given = session.plan.program, state is not None
     if state is None:
         # Whole at first: each rank might have drawn other weights.
         state = whole(program).init(0 if seed is None else seed)
@@ -91,6 +92,9 @@ def _start_new(
         compatibility.check_seed(seed, state, None)
         record.require_running(program, state)
     require_same_state(session.world, program.gathered(state))
+    if session.checkpointer is not None:
+        initial = record_initial(program, program.gathered(state), given)
+        session.checkpointer.described["initial"] = initial
     session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
     session.recorder = Recorder.begin(session.directory if session.leads else None, 0)
@@ -101,6 +105,7 @@ def _resume(
     chosen: tuple[Path, int | str | Path],
     state: TrainState | None,
     seed: int | None,
+    resume: Resume,
     steps: int | None,
     schedule_end: ScheduleEnd,
 ) -> tuple[Path, str | None]:
@@ -116,9 +121,15 @@ def _resume(
     compatibility.check_seed(seed, saved.train, path)
     ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
     checkpointer = session.checkpointer
-    data = describe(session.source) if checkpointer is None else checkpointer.described["data"]
-    compatibility.check_unchanged(program, data, info, path, ended)
+    plan, source = session.plan, session.source
+    now = record_run(plan, source) if checkpointer is None else checkpointer.described
+    changes.check_unchanged(now, info, path, ended)
     _check_unused(state, saved.train)
+    if resume is True and (state is not None or is_given(program)):
+        began = state or whole(program).init(saved.train.rng.seed)
+        if began.counters.step == 0:
+            initial = record_initial(program, began, state is not None)
+            changes.check_initial(initial, info, path)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
     loop = session.decisions.resumed(saved.loop, info.get("monitored"))
     if saved.loop.early_stop.get("stop") and not loop.early_stop.get("stop"):

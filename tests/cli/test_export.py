@@ -25,7 +25,7 @@ from functrain.errors import (
     CheckpointWriteError,
     ConfigurationError,
 )
-from functrain.training.checkpointer import describe
+from functrain.training.run_record import describe
 
 Run = Callable[..., Any]
 HELD = {

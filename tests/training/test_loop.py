@@ -793,5 +793,6 @@ class TestAnyLoader:
         with pytest.raises(ZeroDivisionError):
             ft.fit(made, Counting(), until="19 steps", **where)
         armed = False
-        run = ft.fit(made, Counting(), until="19 steps", **where)
+        with pytest.warns(errors.RecipeChangedWarning, match="loss.armed: True"):
+            run = ft.fit(made, Counting(), until="19 steps", **where)
         assert tree.diff(straight.state, run.state) == []

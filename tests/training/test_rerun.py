@@ -21,7 +21,7 @@ import functrain as ft
 from functrain import errors, listeners
 from functrain.data import as_source
 from functrain.data.description import describe
-from functrain.training import checkpointer
+from functrain.training import run_record
 from functrain.training.resume import TYPES
 
 X = torch.linspace(-1, 1, 48).reshape(16, 3)
@@ -120,7 +120,7 @@ class TestARunThatIsOver:
     ) -> None:
         """Where nothing is computed, no warning says that something is. Warnings are errors."""
         fit(tmp_path)
-        monkeypatch.setattr(checkpointer, "environment", lambda: {"torch": "1.0"})
+        monkeypatch.setattr(run_record, "environment", lambda: {"torch": "1.0"})
         assert fit(tmp_path).new_steps == 0
         with pytest.warns(errors.RecipeChangedWarning, match="torch"):
             fit(tmp_path, "2 epochs")
