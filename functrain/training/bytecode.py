@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import site
 import sys
 import sysconfig
 import types
@@ -89,12 +88,13 @@ def is_own_module(name: str) -> bool:
 
 
 def _is_own_file(file: str) -> bool:
-    return not file.startswith(_installed())
+    # Environments may use the packages of others.
+    in_packages = {"site-packages", "dist-packages"}.intersection(Path(file).parts)
+    return not in_packages and not file.startswith(_pythons_own())
 
 
 @functools.cache
-def _installed() -> tuple[str, ...]:
-    """Return the beginnings of the paths of Python's own files, packages and functrain."""
-    kinds = "stdlib", "platstdlib", "purelib", "platlib"
-    found = {*map(sysconfig.get_path, kinds), *site.getsitepackages(), site.getusersitepackages()}
-    return tuple(f"{path}/" for path in (_PACKAGE, *map(Path, found)))
+def _pythons_own() -> tuple[str, ...]:
+    """Return the beginnings of the paths of Python's own files and of functrain's."""
+    found = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), _PACKAGE)
+    return tuple(f"{Path(path)}/" for path in found)

@@ -18,6 +18,7 @@ import inspect
 import os
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
@@ -33,7 +34,6 @@ from functrain.training.bytecode import digest, global_names, is_own, is_own_mod
 
 _MOST = 2000  # functions, objects and containers in all
 _MANY = 64  # items of a container
-_DEEPEST = 20
 _LONGEST = 80  # characters of a value that is recorded as it is
 _PLAIN: tuple[type, ...] = (
     *(bool, int, float, complex, str, bytes, type(None), enum.Enum, os.PathLike, range, slice),
@@ -74,6 +74,8 @@ def describe_code(
             walk.visit(name, root)
     for name, module in (modules or {}).items():
         walk.visit_module(name, module, in_state=True)
+    while walk.waiting:
+        walk.look_inside(*walk.waiting.popleft())
     return {
         "python": "{}.{}".format(*sys.version_info),
         "functions": walk.functions,
@@ -106,12 +108,14 @@ class _Walk:
         values: path, text, and the keys that some function must name for the value to count.
         names: attributes and texts that the functions read.
         seen: what was visited, by its id; held, so that no id is used twice.
+        waiting: what is to be looked into, the nearest first.
     """
 
     functions: dict[str, list[str]] = attrs.field(factory=dict)
     values: list[tuple[str, str, _Needed]] = attrs.field(factory=list)
     names: set[str] = attrs.field(factory=set)
     seen: dict[int, Any] = attrs.field(factory=dict)
+    waiting: deque[tuple[str, Any, _Needed, bool]] = attrs.field(factory=deque)
 
     def counts(self, needed: _Needed) -> bool:
         """Return whether functions read all these keys."""
@@ -125,14 +129,12 @@ class _Walk:
             name = f"{value.__module__}.{value.__qualname__}"
             self.functions[path] = [name, digest(value.__code__)]
         is_leaf = isinstance(value, _PLAIN + _ARRAYS)
-        if not is_leaf and id(value) not in self.seen and self._goes_on(path):
+        if not is_leaf and id(value) not in self.seen and len(self.seen) < _MOST:
             self.seen[id(value)] = value
-            self._visit_inside(path, value, needed, described)
+            self.waiting.append((path, value, needed, described))
 
-    def _goes_on(self, path: str) -> bool:
-        return len(self.seen) < _MOST and path.count(".") <= _DEEPEST
-
-    def _visit_inside(self, path: str, value: Any, needed: _Needed, described: bool) -> None:
+    def look_inside(self, path: str, value: Any, needed: _Needed, described: bool) -> None:
+        """Visit what a function, an object or a container holds."""
         if isinstance(value, types.FunctionType):
             self._visit_function(path, value)
         elif isinstance(value, functools.partial):
@@ -217,7 +219,7 @@ class _Walk:
         described = in_state and not is_own(type(module))
         self._visit_attributes(path, module, needed, lambda held: described)
         for name, child in module.named_children():
-            if id(child) not in self.seen and self._goes_on(path):
+            if id(child) not in self.seen:
                 self.visit_module(f"{path}.{name}", child, needed, in_state)
 
     def _visit_attributes(
@@ -248,11 +250,11 @@ def _attributes(value: Any) -> list[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str | None:
-    """Return a leaf as text, and of a function or an object its name; ``None`` of a container."""
+    """Return a leaf as text, and of a function or an object its name; ``None`` of others."""
     if isinstance(value, _ARRAYS):
         return fingerprint([value])
     if not isinstance(value, _PLAIN):
-        if isinstance(value, Mapping | Sequence | Set | types.ModuleType):
+        if not callable(value) and not is_own(type(value)):
             return None
         named = value if hasattr(value, "__qualname__") else type(value)
         return f"{getattr(named, '__module__', None)}.{named.__qualname__}"
