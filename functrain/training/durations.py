@@ -55,8 +55,11 @@ class _Amount:
     n: int | Fraction
 
     def __str__(self) -> str:
-        unit = type(self).__name__.lower()
-        return f"{_digits(self.n)} {unit.removesuffix('s') if self.n == 1 else unit}"
+        return _in_units(self.n, type(self).__name__.lower())
+
+
+def _in_units(n: int | Fraction, units: str) -> str:
+    return f"{_digits(n)} {units.removesuffix('s') if n == 1 else units}"
 
 
 @attrs.frozen
@@ -117,6 +120,12 @@ class Minutes(_Amount):
     """
 
     n: Fraction = attrs.field(converter=_fraction, validator=_above_0, repr=_python)
+
+    def __str__(self) -> str:
+        # "2 seconds" are a thirtieth of a minute, which no decimal number says.
+        if "/" in _digits(self.n) and "/" not in _digits(self.n * 60):
+            return _in_units(self.n * 60, "seconds")
+        return _in_units(self.n, "minutes")
 
 
 Duration: TypeAlias = Steps | Epochs | Samples | Minutes

@@ -62,6 +62,11 @@ def test_reads(text: str, expected: Duration) -> None:
         (Epochs(0.5), "0.5 epochs"),
         (Epochs(Fraction(1, 3)), "1/3 epochs"),
         (Minutes(90), "90 minutes"),
+        (duration("90 seconds"), "1.5 minutes"),
+        (duration("2 seconds"), "2 seconds"),
+        (duration("1 second"), "1 second"),
+        (duration("0.1 seconds"), "0.1 seconds"),
+        (Minutes(Fraction(1, 7)), "1/7 minutes"),
     ],
 )
 def test_is_written(value: Duration, text: str) -> None:
