@@ -113,7 +113,7 @@ class Recipe:
 
         Functions and classes are there by their names.
         """
-        return {name: _plain(getattr(self, name)) for name in self._shown()}
+        return {name: plain_data(getattr(self, name)) for name in self._shown()}
 
     def _shown(self) -> list[str]:
         hidden = {"detect_anomaly"}  # which changes no result
@@ -163,19 +163,20 @@ def _requiring_gradients(value: Any, path: str) -> Iterator[str]:
             yield from _requiring_gradients(getattr(value, field.name), f"{path}.{field.name}")
 
 
-def _plain(value: Any) -> Any:
+def plain_data(value: Any) -> Any:
+    """Return a value as plain data; functions, classes and other objects by their names."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
         return value.tolist()
     if attrs.has(type(value)) and not isinstance(value, type):
         shown = [f.name for f in attrs.fields(type(value)) if f.repr is not False]
-        fields = {name: _plain(getattr(value, name)) for name in shown}
+        fields = {name: plain_data(getattr(value, name)) for name in shown}
         return {"type": type(value).__name__, **fields}
     if isinstance(value, dict):
-        return {str(key): _plain(child) for key, child in value.items()}
+        return {str(key): plain_data(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(child) for child in value]
+        return [plain_data(child) for child in value]
     if isinstance(value, nn.Module):
         return type(value).__qualname__
     named = value if hasattr(value, "__qualname__") else type(value)

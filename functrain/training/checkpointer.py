@@ -84,20 +84,21 @@ class Checkpointer:
         self,
         run: RunState,
         metrics: Mapping[str, float],
-        seconds: float,
+        clock: Mapping[str, Any],
         first: Callable[[], None] | None,
     ) -> None:
         """Begin to save a state; no other may be in flight.
 
-        No step overwrites the tensors of its training state as long as that is held here. ``first``
-        is called in the background before anything is written.
+        No step overwrites the tensors of its training state as long as that is held here. ``clock``
+        says how long the run has lasted. ``first`` is called in the background before anything is
+        written.
         """
         refuse_unknown(run.listeners, ("listeners",))
         refuse_unknown(run.data, ("data",))
         measured, monitor = dict(metrics), self.store.monitor
         if (value := find(measured, monitor)) is not None:
             measured[monitor] = value
-        info = {**self.described, "seconds": seconds}
+        info = {**self.described, **clock}
         step = run.train.counters.step
         self.saver.save(
             run, step=step, metrics=measured, info=info, frozen=self.frozen, first=first

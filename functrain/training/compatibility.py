@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from torch.utils.data import DataLoader, default_collate
 
-from functrain.checkpoint.run_state import RunState
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.batch_sizes import count
 from functrain.core.protocol import AnyState, State, with_counters
 from functrain.core.rng import checked_seed
@@ -27,7 +27,7 @@ from functrain.errors import (
     RunChangedError,
 )
 from functrain.errors.base import warn
-from functrain.training.limits import Limits, Position
+from functrain.training.limits import Ending, Limits, Position
 
 
 def check_seed(seed: int | None, train: AnyState, path: Path | None) -> None:
@@ -47,29 +47,50 @@ def check_seed(seed: int | None, train: AnyState, path: Path | None) -> None:
 
 
 def ended_before(
-    saved: RunState,
-    info: dict[str, Any],
-    path: Path,
-    limits: Limits,
-    batches: int | None,
-    steps: int | None,
+    saved: RunState, loop: LoopState, info: dict[str, Any], limits: Limits, batches: int | None
 ) -> str | None:
-    """Return how the run of a checkpoint ended, if nothing is left to train."""
+    """Return how the run of a checkpoint ended, if limits and rules leave nothing to train."""
     if saved.loop.owed is not None:
         return None
-    at = Position.of(saved.train, batches, info.get("seconds", 0.0))
-    limit = limits.reached(at)
-    if limit is None:
-        stopped = saved.loop.early_stop.get("stop")
-        return f"early_stop: {stopped}" if stopped else None
-    if steps is not None and at.step > steps:
-        warn(
-            f"the run in {path.parent} is at step {at.step}, beyond the {steps} of this until: "
-            "nothing is trained, and the result is the state of that step. Choose another "
-            "directory for a shorter run, or go back with resume=STEP",
-            ResumeWarning,
-        )
-    return f"{limit.reason}: {limit.detail}"
+    limit = limits.reached(Position.of(saved.train, batches, info.get("seconds", 0.0)))
+    stopped = loop.early_stop.get("stop")
+    if limit is not None:
+        return f"{limit.reason}: {limit.detail}"
+    return f"early_stop: {stopped}" if stopped else None
+
+
+def before_last_step(info: dict[str, Any], batches: int | None) -> Position | None:
+    """Return where the run of a checkpoint stood before its last step; ``None`` if unknown."""
+    found = info.get("before_last_step")
+    return None if found is None else Position.read(found, batches)
+
+
+def warn_of_longer_run(
+    at: int, steps: int | None, limit: Ending | None, stopped: str | None, path: Path
+) -> None:
+    """Warn that a run went on beyond the end that this call asks for.
+
+    Args:
+        at: the step of the run.
+        steps: the steps that the limits of this call allow, where known.
+        limit: the limit that the run had reached before its last step.
+        stopped: why it ends by other rules than it had.
+        path: its checkpoint.
+    """
+    if steps is not None and at > steps:
+        why = f"beyond the {steps} of this until"
+    elif limit is not None:
+        why = f"beyond the {limit.detail.removeprefix('reached ')} of this until"
+    elif stopped is not None:
+        why = f"and by the early_stop of this call it has ended ({stopped})"
+    else:
+        return
+    warn(
+        f"the run in {path.parent} is at step {at}, {why}: nothing is trained, and the result is "
+        "the state of that step. Choose another directory for a shorter run, or go back with "
+        "resume=STEP",
+        ResumeWarning,
+    )
 
 
 _REMEDY = (

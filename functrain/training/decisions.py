@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,8 +15,10 @@ from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning, ScheduleStateError
 from functrain.errors.base import warn
+from functrain.metrics.log_file import Row
 from functrain.metrics.mode import mode_of_name, resolved_mode
-from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find, fits
+from functrain.training.early_stopping import resumption
+from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
 from functrain.training.monitored import By, Monitored, check_possible
 from functrain.training.plan import Evaluations
 
@@ -43,6 +45,7 @@ class Decisions:
         mode: whether less or more of it is better; ``None`` while this is not known.
         keeps_best: whether a store keeps the best by a metric that the user named.
         restores_best: whether ``fit`` returns the best state.
+        kinds: what each of the rules is, as plain data.
     """
 
     program: AnyProgram
@@ -51,6 +54,17 @@ class Decisions:
     mode: Mode | None
     keeps_best: bool = False
     restores_best: bool = False
+    kinds: Sequence[Mapping[str, Any]] = attrs.field()
+
+    @kinds.default
+    def _kinds(self) -> Sequence[Mapping[str, Any]]:
+        # As they were given: the metrics of an evaluation add the modes.
+        return [resumption.describe(rule) for rule in self.rules]
+
+    @property
+    def rules(self) -> list[Any]:
+        """The single rules, in the order in which the records have them."""
+        return each_rule(self.rule)
 
     @classmethod
     def of(
@@ -106,43 +120,64 @@ class Decisions:
         def full(criterion: Mapping[str, Any]) -> dict[str, Any]:
             return {**criterion, "mode": criterion["mode"] or unknown(criterion["monitor"])}
 
-        rules = [full(monitor_and_mode(rule)) for rule in each_rule(self.rule)]
+        each = zip(self.rules, self.kinds, strict=True)
+        rules = [{**full(monitor_and_mode(rule)), "rule": kind} for rule, kind in each]
         return {**full({"monitor": self.monitor, "mode": self.mode}), "rules": rules}
 
     def initial(self) -> dict[str, Any]:
         """Return the state of the rule before the first evaluation."""
         return {} if self.rule is None else self.rule.init()
 
-    def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
+    def resumed(
+        self,
+        loop: LoopState,
+        record: Mapping[str, Any] | None = None,
+        rows: Callable[[], Sequence[Row]] = list,
+    ) -> LoopState:
         """Return a loaded loop state for these rules; decisions by another metric are reset.
 
         Checkpoints without a ``record`` are of versions that took less for better where no mode was
-        given.
+        given. ``rows`` returns the metrics of each evaluation so far.
         """
         now = self.record()
         before = record if record is not None else self._recorded(lambda _: "min")
-        if loop.best["value"] is not None and _differs(before, now):
+        if loop.best["value"] is not None and not resumption.same_metric(now, before):
             self._check_schedule_resumes(before, now)
             _warn_of_change(f"the best so far ({shown(loop.best['value'])})", before, now)
             loop = attrs.evolve(loop, best={"value": None, "step": None})
-        if self.rule is None:
+        state = self._resumed_rules(loop.early_stop, now["rules"], before.get("rules", []), rows)
+        if state == loop.early_stop:
             return loop
-        initial = self.initial()
-        if not self._fits(loop.early_stop):
-            return attrs.evolve(loop, early_stop=initial)
-        for old, new in zip(before.get("rules", []), now["rules"], strict=False):
-            if _differs(old, new) and loop.early_stop != initial:
-                _warn_of_change("early_stop", old, new)
-                return attrs.evolve(loop, early_stop=initial)
-        return loop
+        self._warn_of_other_metrics(loop, now["rules"], before.get("rules", []))
+        return attrs.evolve(loop, early_stop=state)
 
-    def _fits(self, state: Mapping[str, Any]) -> bool:
-        """Return whether a state can be one of the rule, and not of another kind or number."""
-        return fits(self.rule, state)
+    def _resumed_rules(
+        self,
+        saved: dict[str, Any],
+        now: list[Any],
+        before: list[Any],
+        rows: Callable[[], Sequence[Row]],
+    ) -> dict[str, Any]:
+        if self.rule is None:
+            return {}
+        return resumption.resumed(self.rule, now, before, saved, rows)
+
+    def _warn_of_other_metrics(self, loop: LoopState, now: list[Any], before: list[Any]) -> None:
+        """Warn of each rule that used another metric, or the other direction of it."""
+        found = resumption.match(now, before)
+        new = [record for record, at in zip(now, found, strict=True) if at is None]
+        for old in (record for at, record in enumerate(before) if at not in found):
+            own = [
+                one for one in new if one["rule"]["type"] == old.get("rule", one["rule"])["type"]
+            ]
+            if own:
+                new.remove(own[0])
+                _warn_of_change("early_stop", old, own[0])
 
     def _check_schedule_resumes(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         schedules = self.program.schedules
-        another = _full(before["monitor"]) != _full(now["monitor"])
+        monitors = {resumption.full_name(each["monitor"]) for each in (before, now)}
+        another = len(monitors) > 1
         if learning_rate.needs_mode(schedules) or (
             another and learning_rate.observes_evaluations(schedules)
         ):
@@ -206,16 +241,6 @@ class Decisions:
 def shown(best: Any) -> str:
     """Return the best value in words, or those of all members."""
     return ", ".join(map(shown, best)) if isinstance(best, list | tuple) else f"{best:.5g}"
-
-
-def _full(monitor: str) -> str:
-    return monitor.removeprefix("eval/")
-
-
-def _differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether values of the two cannot be compared; an unknown mode may be the same."""
-    modes = {before.get("mode"), now["mode"]} - {None}
-    return _full(str(before.get("monitor"))) != _full(now["monitor"]) or len(modes) > 1
 
 
 def _shown(criterion: Mapping[str, Any]) -> str:

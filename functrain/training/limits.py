@@ -8,9 +8,9 @@ at the same position however often the run was resumed, and no rounding shifts a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 
@@ -70,6 +70,12 @@ class Position:
             raise InvalidPositionError(
                 f"an epoch of {self.batches} batches has no such place: {self}"
             )
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any], batches: int | None) -> Position:
+        """Return a position from its fields in a checkpoint, in epochs of ``batches``."""
+        batch = record["batch"] if batches is None else min(record["batch"], batches)
+        return cls(**{**record, "batch": batch, "batches": batches})
 
     @property
     def epochs(self) -> Fraction:

@@ -101,7 +101,7 @@ def _train_step(session: Session, batch: Batch, ends_epoch: bool) -> None:
     before, counters = session.position, session.counters
     session.between_steps = False
     step_metrics = session.step(batch, ends_epoch)
-    session.between_steps = True
+    session.between_steps, session.before = True, before
     # The data knows the length of its epoch at the first batch, and may correct it at the last.
     known = before.batch > 0 and not ends_epoch
     session.update_position(before.batches if known else session.source.length)

@@ -36,7 +36,9 @@ def save(session: Session, metrics: Mapping[str, Any] | None = None) -> None:
     # The log must be durable before a checkpoint that records its length.
     sync_log = session.recorder.syncing()
     measured = session.decisions.saved_metrics(metrics or {})
-    checkpointer.save(_run_state(session), measured, session.seconds, sync_log)
+    place = None if session.before is None else attrs.asdict(session.before)
+    clock = {"seconds": session.seconds, "before_last_step": place}
+    checkpointer.save(_run_state(session), measured, clock, sync_log)
     _emit_if_saved(session)
 
 

@@ -50,6 +50,7 @@ class Session:
         train: the training state. Reading it forms it, after steps in one call.
         data_state: a loaded state that the source has not been given yet.
         position: where the run stands, in the units of durations.
+        before: where it stood before its last step; ``None`` before the first one.
         limit: the limit reached there, if any.
         between_steps: false while a batch has been drawn and its step has not been made.
         stop: the request of a listener of this rank.
@@ -73,6 +74,7 @@ class Session:
     loop: LoopState = attrs.field(init=False)
     data_state: Any = None
     position: Position = attrs.field(init=False)
+    before: Position | None = None
     limit: Ending | None = None
     between_steps: bool = True
     stop: events.Stop | None = None
@@ -173,7 +175,7 @@ class Session:
 
     def update_position(self, batches: int | None) -> None:
         """Compute where the run stands, and the limit that it has reached there."""
-        seconds = first(self.world, self.seconds) if self.plan.timed else 0.0
+        seconds = first(self.world, self.seconds) if self.plan.timed else self.seconds
         self.position = Position.of(self, batches, seconds)
         self.limit = self.plan.limits.reached(self.position)
 

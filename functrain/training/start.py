@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from functrain.data.iterables import IteratorSource
 from functrain.data.stateful import StatefulSource
 from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
 from functrain.errors.base import warn
+from functrain.metrics.log_file import FILE_NAME, Row, read
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
 from functrain.training.agreement import require_same_run, require_same_state
@@ -119,23 +122,49 @@ def _resume(
     session.plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
-    ended = compatibility.ended_before(saved, info, path, session.plan.limits, batches, steps)
+    loop = session.decisions.resumed(
+        saved.loop, info.get("monitored"), _evaluations(session, saved, path)
+    )
+    limits = session.plan.limits
+    ended = compatibility.ended_before(saved, loop, info, limits, batches)
     checkpointer = session.checkpointer
     plan, source = session.plan, session.source
     now = record_run(plan, source) if checkpointer is None else checkpointer.described
     changes.check_unchanged(now, info, path, ended)
     _check_unused(state, saved.train)
-    if resume is True and (state is not None or is_given(program)):
-        began = state or whole(program).init(saved.train.rng.seed)
-        if began.counters.step == 0:
-            initial = record_initial(program, began, state is not None)
-            changes.check_initial(initial, info, path)
+    if resume is True:
+        _check_initial(program, state, saved.train, info, path)
+    before = session.before = compatibility.before_last_step(info, batches)
+    changed = loop.early_stop is not saved.loop.early_stop
+    if ended:
+        limit = None if before is None else limits.reached(before)
+        stopped = loop.early_stop.get("stop") if changed else None
+        at = saved.train.counters.step
+        compatibility.warn_of_longer_run(at, steps, limit, stopped, path)
+    if changed:
+        record.warn_of_stopped(saved.train, path)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
-    loop = session.decisions.resumed(saved.loop, info.get("monitored"))
-    if saved.loop.early_stop.get("stop") and not loop.early_stop.get("stop"):
-        record.warn_of_nothing_to_train(saved.train, path)
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
     return path, ended
+
+
+def _evaluations(session: Session, saved: RunState, path: Path) -> Callable[[], list[Row]]:
+    """Return a function that reads the metrics of each evaluation up to a checkpoint."""
+    log, last = path.parent / FILE_NAME, saved.train.counters.step
+    names = session.plan.evaluations.prefixes(saved.train.ema is not None)
+    evaluated = tuple(f"{name}/" for name in names)
+
+    def read_rows() -> list[Row]:
+        rows = read(log) if session.leads and log.exists() else []
+        wanted = (*evaluated, "epoch/")
+        found = [
+            {name: value for name, value in row.items() if name.startswith(wanted)}
+            for row in rows
+            if row["step"] <= last and any(name.startswith(evaluated) for name in row)
+        ]
+        return session.world.broadcast(found)
+
+    return functools.cache(read_rows)
 
 
 def _load(
@@ -160,6 +189,15 @@ def _load(
     directory = session.directory if session.leads else None
     session.recorder = Recorder.begin(directory, session.loop.log_bytes)
     session.listeners.load_states(saved.listeners)
+
+
+def _check_initial(program: Any, state: Any, saved: Any, info: dict[str, Any], path: Path) -> None:
+    """Compare the weights of a given state or module with those that the run began with."""
+    if state is None and not is_given(program):  # a factory's are a function of the seed
+        return
+    began = whole(program).init(saved.rng.seed) if state is None else state
+    if began.counters.step == 0:
+        changes.check_initial(record_initial(program, began, state is not None), info, path)
 
 
 def _check_unused(state: TrainState | None, saved: TrainState) -> None:

@@ -141,10 +141,10 @@ class TestResumed:
         taken = Decisions.of(program(), PATIENT, None).resumed(LoopState.initial(more))
         assert taken.early_stop == PATIENT.init()
 
-    def test_the_same_rule_goes_on_and_so_does_a_state_without_a_rule(self) -> None:
+    def test_the_same_rule_goes_on_and_no_rule_leaves_nothing(self) -> None:
         loop = LoopState.initial({"best": 0.5, "misses": 1, "stop": None})
         assert Decisions.of(program(), PATIENT, None).resumed(loop) is loop
-        assert Decisions.of(program(), None, None).resumed(loop) is loop
+        assert Decisions.of(program(), None, None).resumed(loop).early_stop == {}
 
 
 class TestAfter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,48 @@ class TestARunThatIsOver:
         with pytest.warns(errors.ResumeWarning, match="at step 8, beyond the 4"):
             again = fit(tmp_path, "1 epoch")
         assert ft.tree.diff(again.state, run.state) == []
+
+    @pytest.mark.parametrize("data", [lambda: ft.data.Batches(X, 5), lambda: Unknown()])
+    @pytest.mark.parametrize(
+        ("until", "shorter"),
+        [
+            ("11 samples", True),
+            ("15 samples", True),
+            ("27 samples", True),
+            ("31 samples", True),
+            ("32 samples", False),
+            ("0.0001 seconds", True),
+            ("1 epoch", True),
+            ("2 epochs", False),
+            (["9 hours", "1 epoch"], True),
+            (["9 steps", "1 epoch"], True),
+            (["8 steps", "9 epochs"], False),
+        ],
+    )
+    def test_is_longer_only_if_it_had_reached_a_limit_before_its_last_step(
+        self, data: Any, until: Any, shorter: bool, tmp_path: Path
+    ) -> None:
+        run = fit(tmp_path, "2 epochs", data=data())
+        assert run.state.counters.samples == 32
+        with warnings.catch_warnings(record=True, action="always") as caught:
+            again = fit(tmp_path, until, data=data())
+        assert [one.category for one in caught] == [errors.ResumeWarning] * shorter
+        assert again.new_steps == 0
+
+    def test_that_a_time_limit_ended_is_not_longer(self, tmp_path: Path) -> None:
+        slow = [X[:8]] * 400
+        run = fit(tmp_path, "0.1 seconds", data=slow)
+        assert run.detail == "reached 0.1 seconds"
+        assert fit(tmp_path, "0.1 seconds", data=slow).new_steps == 0
+        with pytest.warns(errors.ResumeWarning, match=r"beyond the 0\.0001 seconds of this"):
+            fit(tmp_path, "0.0001 seconds", data=slow)
+
+
+class Unknown:
+    """Data that does not say how many batches it has."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(X.split(5))
 
 
 class OtherRuns:

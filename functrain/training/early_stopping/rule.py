@@ -117,11 +117,13 @@ class FirstOf:
 
     def observe(self, state: State, metrics: Mapping[str, float]) -> State:
         """Return the state after an evaluation."""
-        states = {
-            str(at): rule.observe(state[str(at)], metrics) for at, rule in enumerate(self.rules)
-        }
-        stops = (one["stop"] for one in states.values() if one["stop"])
-        return {"stop": next(stops, None)} | states
+        states = [rule.observe(state[str(at)], metrics) for at, rule in enumerate(self.rules)]
+        return self.joined(states)
+
+    def joined(self, states: Sequence[State]) -> State:
+        """Return the states of the rules as one."""
+        stop = next((one["stop"] for one in states if one["stop"]), None)
+        return {"stop": stop} | {str(at): one for at, one in enumerate(states)}
 
 
 def directed(rule: Rule, metrics: Mapping[str, float], directions: Mapping[str, Mode]) -> Rule:

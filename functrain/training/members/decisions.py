@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
@@ -14,11 +14,13 @@ from functrain.core.state import TrainState
 from functrain.errors import MissingMetricWarning, RecipeChangedWarning
 from functrain.errors.base import warn
 from functrain.metrics.by_member import best_member, of_member
+from functrain.metrics.log_file import Row
 from functrain.metrics.mode import resolved_mode
 from functrain.populations.program import Population
 from functrain.populations.states import at_one_place
 from functrain.populations.stopping import with_members_of
 from functrain.training.decisions import Decisions, shown
+from functrain.training.early_stopping.resumption import is_same, match, resumed
 from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find, fits
 
 _TOGETHER = ("observe_members", "observe_state")
@@ -68,9 +70,20 @@ class MemberDecisions(Decisions):
             if hasattr(rule, "observe_state"):
                 rule.check(self.population)
 
-    def resumed(self, loop: LoopState, record: Mapping[str, Any] | None = None) -> LoopState:
+    @property
+    def rules(self) -> list[Any]:
+        """The single rules: those that look at one member, then those that are shown all."""
+        alone, together = self._rules
+        return [*each_rule(alone), *together]
+
+    def resumed(
+        self,
+        loop: LoopState,
+        record: Mapping[str, Any] | None = None,
+        rows: Callable[[], Sequence[Row]] = list,
+    ) -> LoopState:
         """Return a loaded loop state for these rules; see :meth:`Decisions.resumed`."""
-        loop = super().resumed(loop, record)
+        loop = super().resumed(loop, record, rows)
         if self.restores_best and loop.best["value"] is not None and "state" not in loop.best:
             warn(
                 "restore_best: the run was begun without it, so the checkpoint has no best states "
@@ -80,17 +93,37 @@ class MemberDecisions(Decisions):
             return attrs.evolve(loop, best={"value": None, "step": None})
         return loop
 
-    def _fits(self, state: Mapping[str, Any]) -> bool:
-        """Return whether the states of all members, and of rules that rank them, fit these."""
+    def _resumed_rules(
+        self,
+        saved: dict[str, Any],
+        now: list[Any],
+        before: list[Any],
+        rows: Callable[[], Sequence[Row]],
+    ) -> dict[str, Any]:
+        """Return the states of the rules; a member that has stopped keeps its state."""
         initial, (alone, together) = self.initial(), self._rules
-        if state.keys() != initial.keys() or state["members"].keys() != initial["members"].keys():
-            return False
-        ranking = state.get("together", [])
-        return (
-            len(ranking) == len(together)
-            and all(map(fits, together, ranking))
-            and all(fits(alone, one) for one in state["members"].values())
-        )
+        if (
+            saved.keys() == initial.keys()
+            and len(now) == len(before)
+            and all(map(is_same, now, before))
+        ):
+            return saved
+        if not initial or "members" not in saved:
+            return initial
+        ranking = saved.get("together", [])
+        cut, end = len(now) - len(together), len(before) - len(ranking)
+        each = {
+            member: state
+            if state["stop"]
+            else resumed(alone, now[:cut], before[:end], state, _rows_of(rows, int(member)))
+            for member, state in saved["members"].items()
+        }
+        places = match(now[cut:], before[end:])
+        both = [
+            one.init() if at is None or not fits(one, ranking[at]) else ranking[at]
+            for one, at in zip(together, places, strict=True)
+        ]
+        return {**initial, "members": each, **({"together": both} if together else {})}
 
     def after(
         self, loop: LoopState, train: TrainState, found: Found, complete: bool
@@ -196,6 +229,10 @@ class MemberDecisions(Decisions):
             stop = f"all {len(each)} members have stopped; member {last}: {each[str(last)]['stop']}"
         new = {"stop": stop, "members": each}
         return ({**new, "together": ranking} if together else new), train
+
+
+def _rows_of(rows: Callable[[], Sequence[Row]], member: int) -> Callable[[], Sequence[Row]]:
+    return lambda: [of_member(row, member) for row in rows()]
 
 
 def _find(found: Found, monitor: str) -> list[float | None] | None:

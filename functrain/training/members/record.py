@@ -40,16 +40,18 @@ def require_running(program: AnyProgram, state: TrainState) -> None:
     )
 
 
-def warn_of_nothing_to_train(state: TrainState, path: Path) -> None:
-    """Warn that all members of a resumed run had stopped by another rule than the present one."""
-    if not is_population(state) or running(state):
+def warn_of_stopped(state: TrainState, path: Path) -> None:
+    """Warn that members of a resumed run have stopped by another rule than the present one."""
+    if not is_population(state) or not stops(state):
         return
+    left = running(state)
     steps = ", ".join(str(place["step"]) for place in stops(state).values())
+    which = f"{len(stops(state))} members" if left else "all members"
     warn(
-        f"all members of the run in {path.parent} have stopped, at steps {steps}, by the rule that "
-        "it had: nothing is trained, whatever early_stop is now. To train one on, "
-        "functrain.fit(pop.programs[i], data, state=pop.member(state, i), until=...); to train all "
-        "by the new rule, choose another directory",
+        f"{which} of the run in {path.parent} have stopped, at steps {steps}, by the rule that it "
+        f"had: {'they are not' if left else 'nothing is'} trained, whatever early_stop is now. To "
+        "train one on, functrain.fit(pop.programs[i], data, state=pop.member(state, i), until=...);"
+        " to train all by the new rule, choose another directory",
         ResumeWarning,
     )
 
