@@ -102,6 +102,7 @@ def _best(session: Session) -> TrainState:
         warn_of_no_best(session.decisions.monitor)
     if step in (None, session.train.counters.step):
         return session.train
-    if session.store is None:
-        return session.best_state or session.train
+    if session.best_state is not None:
+        return session.best_state
+    assert session.store is not None, "the best state is in memory or in a checkpoint"
     return restore(session.store, session.plan.program, step, session.world)[0].train

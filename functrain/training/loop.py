@@ -156,8 +156,8 @@ def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]
     loop = session.loop
     session.loop, session.train = session.decisions.after(loop, session.train, seen, complete)
     improved = session.loop.best is not best
-    if improved and session.plan.restore_best and session.store is None:
-        session.best_state = session.train
+    if improved and session.plan.restore_best:
+        session.best_state = session.train if session.store is None else None
     replaced = session.decisions.replacements(loop, session.loop)
     row = session.extended_row({**found, **parents(session.plan.program, replaced)})
     session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)

@@ -57,7 +57,8 @@ class Session:
         interrupts: signals that this rank has received.
         requested: a request of a listener and a signal, of any rank, which all ranks have heard.
         recorder: buffers and writes the rows of the metrics log.
-        best_state: the best state so far, where ``fit`` returns it and no checkpoint holds it.
+        best_state: the best state so far, where ``fit`` returns it and no checkpoint of this run
+            holds it.
         first_step: the step at which this call began.
         seconds_before: time trained before this call.
     """

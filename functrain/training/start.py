@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from functrain.data.iterables import IteratorSource
 from functrain.data.stateful import StatefulSource
 from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
 from functrain.errors.base import warn
-from functrain.metrics.log_file import FILE_NAME, Row, read
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
 from functrain.training.agreement import require_same_run, require_same_state
@@ -30,6 +27,7 @@ from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.monitored import check_given
 from functrain.training.resume import Resume, choose, copy_log, restore, set_aside, whole
+from functrain.training.resumed_decisions import logged_evaluations, with_best
 from functrain.training.run_record import is_given, record_initial, record_run
 from functrain.training.session import Session
 
@@ -123,7 +121,7 @@ def _resume(
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
     loop = session.decisions.resumed(
-        saved.loop, info.get("monitored"), _evaluations(session, saved, path)
+        saved.loop, info.get("monitored"), logged_evaluations(session, saved, path)
     )
     limits = session.plan.limits
     ended = compatibility.ended_before(saved, loop, info, limits, batches)
@@ -143,28 +141,11 @@ def _resume(
         compatibility.warn_of_longer_run(at, steps, limit, stopped, path)
     if changed:
         record.warn_of_stopped(saved.train, path)
+    if session.plan.restore_best and isinstance(loop.best["step"], int):
+        loop = with_best(session, saved.train, loop, path, ended)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
     return path, ended
-
-
-def _evaluations(session: Session, saved: RunState, path: Path) -> Callable[[], list[Row]]:
-    """Return a function that reads the metrics of each evaluation up to a checkpoint."""
-    log, last = path.parent / FILE_NAME, saved.train.counters.step
-    names = session.plan.evaluations.prefixes(saved.train.ema is not None)
-    evaluated = tuple(f"{name}/" for name in names)
-
-    def read_rows() -> list[Row]:
-        rows = read(log) if session.leads and log.exists() else []
-        wanted = (*evaluated, "epoch/")
-        found = [
-            {name: value for name, value in row.items() if name.startswith(wanted)}
-            for row in rows
-            if row["step"] <= last and any(name.startswith(evaluated) for name in row)
-        ]
-        return session.world.broadcast(found)
-
-    return functools.cache(read_rows)
 
 
 def _load(
