@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import yaml
 from omegaconf import OmegaConf
 
 from functrain.checkpoint.storage.files import replace_file
 from functrain.config import Loaded, import_folders
 from functrain.errors import RunChangedError, RunDirectoryError
+from functrain.training import events
 from functrain.view.run_checkpoints import CONFIG_NAME
 
 # A resumed run may change its end, its monitor or its place. Any other change is an error.
@@ -21,18 +25,52 @@ MAY_CHANGE = (
 )
 
 
-def write_or_check(directory: Path, plain: dict[str, Any]) -> None:
-    """Write the resolved configuration, or check that the directory has the same one."""
-    path = directory / CONFIG_NAME
-    try:
-        before = _read(path) if path.exists() else None
+@attrs.frozen
+class ConfigurationFile:
+    """A listener that writes the resolved configuration of a run once there is something to train.
+
+    Args:
+        directory: the run directory.
+        plain: the configuration.
+
+    Raises:
+        RunChangedError: the directory has another one.
+    """
+
+    directory: Path
+    plain: dict[str, Any]
+
+    def __attrs_post_init__(self) -> None:
+        self._read_before()
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Write the file, unless the run has ended before."""
+        if event.ended is None:
+            self.write()
+
+    def write(self) -> None:
+        """Write the file, if the directory has no equal one."""
+        if self._read_before() != self.plain:
+            with _usable(self.directory):
+                data = OmegaConf.to_yaml(self.plain).encode()
+                replace_file(self.directory / CONFIG_NAME, data)
+
+    def _read_before(self) -> Any:
+        path = self.directory / CONFIG_NAME
+        with _usable(self.directory):
+            before = _read(path) if path.exists() else None
         if before is not None:
-            _compare(directory, before, plain)
-        if before != plain:
-            replace_file(path, OmegaConf.to_yaml(plain).encode())
+            _compare(self.directory, before, self.plain)
+        return before
+
+
+@contextlib.contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except RunDirectoryError:
+        raise
     except OSError as error:
-        if isinstance(error, RunDirectoryError):
-            raise
         raise RunDirectoryError(
             f"{directory} cannot be used as a run directory: {error}"
         ) from error

@@ -15,7 +15,7 @@ from rich.console import Console
 import functrain as ft
 from functrain import config
 from functrain.cli import output
-from functrain.cli.run_directory import to_write, write_or_check
+from functrain.cli.run_directory import ConfigurationFile, to_write
 from functrain.cli.train import fit, set_torch_options
 from functrain.config import SearchConfig
 from functrain.errors import ConfigError, MissingExtraError
@@ -152,7 +152,7 @@ class Trial:
         console = self.console if self.console.is_terminal else Console(quiet=True)
         with built.store.lock():
             state = None if built.store.steps() else built.initial()
-            write_or_check(directory, to_write(loaded, loaded.plain))
+            ConfigurationFile(directory, to_write(loaded, loaded.plain)).write()
             return fit(loaded.config, built, state, console, listeners)
 
     def key(self, params: dict[str, Any]) -> Hashable:

@@ -42,6 +42,11 @@ class Manifest:
             return False
         return run["until"] == until and run["reason"] not in _NOT_DONE
 
+    def has(self, seed: int, run: ft.Run) -> bool:
+        """Return whether the result of a run is known: this call has trained nothing."""
+        known = self.runs.get(str(seed), {"step": None})["step"]
+        return run.new_steps == 0 and known == run.state.counters.step
+
     def with_run(self, seed: int, until: Any, run: ft.Run) -> Manifest:
         """Return the manifest with the result of a run."""
         result = {

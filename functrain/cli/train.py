@@ -16,7 +16,7 @@ from rich.console import Console
 import functrain as ft
 from functrain import config
 from functrain.cli import output, seeds
-from functrain.cli.run_directory import to_write, write_or_check
+from functrain.cli.run_directory import ConfigurationFile, to_write
 from functrain.distributed.launch import processes
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.listeners import ProgressBar
@@ -59,8 +59,10 @@ def _of_rank(console: Console) -> Console:
     return console if processes(os.environ) == 1 or rank == "0" else Console(quiet=True)
 
 
-def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
-    """Train one run, and print its summary."""
+def train_one(
+    loaded: config.Loaded, console: Console, listeners: Sequence[events.Listener] = ()
+) -> ft.Run:
+    """Train one run, with further listeners, and print its summary."""
     with config.importable(loaded):
         built = config.build(loaded.config)
         directory = Path(loaded.config.directory)
@@ -69,9 +71,8 @@ def train_one(loaded: config.Loaded, console: Console) -> ft.Run:
         with world.failing_together(), built.store.lock() if leads else contextlib.nullcontext():
             already = world.broadcast(built.store.steps() if leads else [])
             state = None if already else built.initial()
-            if leads:
-                write_or_check(directory, to_write(loaded, loaded.plain))
-            run = fit(loaded.config, built, state, console)
+            own = [ConfigurationFile(directory, to_write(loaded, loaded.plain))] if leads else []
+            run = fit(loaded.config, built, state, console, [*listeners, *own])
             plot = _plot(run, directory, loaded.config.name, console) if leads else None
         ended = run.reason not in ("interrupted", "nonfinite")
         if ended and already and run.new_steps:  # else the progress bar has printed it
@@ -94,18 +95,20 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
     if processes(os.environ) > 1:
         raise ConfigError("several processes train one seed at a time: give seed=...", "seeds")
     directory, until = Path(loaded.config.directory), loaded.config.fit.until
-    write_or_check(directory, to_write(loaded, loaded.composed))
+    whole = ConfigurationFile(directory, to_write(loaded, loaded.composed))
     manifest, code = seeds.read(directory), 0
     for seed in loaded.config.seeds or ():
         if manifest.is_done(seed, until):
             console.print(f"seed {seed}: done before ({directory / seeds.folder(seed)})")
             continue
         console.print(f"seed {seed}")
-        run = train_one(config.load(source, seeds.overrides(overrides, directory, seed)), console)
+        one = config.load(source, seeds.overrides(overrides, directory, seed))
+        run = train_one(one, console, [whole])
         if run.reason == "interrupted":
             return exit_code(run)
-        manifest = manifest.with_run(seed, until, run)
-        seeds.write(manifest)
+        if not manifest.has(seed, run):
+            manifest = manifest.with_run(seed, until, run)
+            seeds.write(manifest)
         code = max(code, exit_code(run))
     seeds.print_spread(manifest.of(loaded.config.seeds or ()), loaded.config.name, console)
     output.print_lines(console, f"runs: {directory}")
@@ -143,6 +146,8 @@ def _plot(run: ft.Run, directory: Path, name: str, console: Console) -> Path | N
     from functrain.plotting import curves
 
     path = directory / "curves.png"
+    if not run.new_steps and path.exists():
+        return path
     try:
         curves(run.history, path, title=f"{name}: {run.detail}")
     except MissingExtraError as error:

@@ -89,6 +89,9 @@ class Digests:
             _copy_rows(event.resumed.parent / FILE_NAME, self.path)
         if not self._resumed:
             self._pending = []
+        self._writes = event.ended is None or bool(self._pending)
+        if not self._writes:
+            return
         # A write that was cut short may have left some of the pending rows in the file.
         pending = [_decoded(line, self.path)["step"] - 1 for line in self._pending[:1]]
         last = min([event.state.counters.step, *pending])

@@ -57,6 +57,8 @@ class Profiler:
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Start the profiler."""
         self.close()
+        if event.ended is not None:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         self._step, self._left = event.state.counters.step, self.repeat
         turns = schedule(wait=self.wait, warmup=self.warmup, active=self.active, repeat=self.repeat)

@@ -66,7 +66,7 @@ class SampleText:
         # A resumed run repeats an interrupted evaluation, and then also samples its text again.
         after = counters.step if event.resumed is None or self._last is None else self._last
         self._last = after
-        if self.path is not None and self._writes:
+        if self.path is not None and self._writes and event.ended is None:
             file = self._file = LineFile(self.path)
             file.open_after(lambda line: step_of(line, file.path) <= after)
 

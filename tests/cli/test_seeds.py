@@ -16,6 +16,7 @@ from rich.console import Console
 import functrain as ft
 from functrain.checkpoint import weights
 from functrain.cli import seeds
+from functrain.cli.train import _plot as plot
 from functrain.cli.train import train
 from functrain.errors import RunChangedError, RunDirectoryError
 
@@ -111,6 +112,38 @@ class TestRuns:
         run("seeds=[0, 1]")
         with pytest.raises(RunChangedError, match=r"optimizer.lr: 0.1 there, 0.2 now"):
             run("seeds=[0, 1]", "optimizer.lr=0.2")
+
+
+@pytest.mark.filterwarnings("ignore::functrain.errors.FunctrainWarning")
+@pytest.mark.parametrize("several", [[], ["seeds=[0, 1]"]], ids=["one", "several"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        ["fit.until=4 steps"],
+        ["checkpoints.monitor=epoch/loss"],
+        ["early_stop={_target_: functrain.EarlyStop, patience: 9}"],
+        ["name=other", "threads=1"],
+    ],
+)
+def test_a_call_that_trains_nothing_changes_nothing(
+    several: list[str], changed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A plot is drawn, in words.
+    monkeypatch.setattr("functrain.plotting.curves", lambda _, path, title: path.write_text(title))
+    monkeypatch.setattr("functrain.cli.train._plot", plot)
+    call = [*several, "directory=run", "fit.until=8 steps"]
+    run(*call)
+    before = written(Path("run"))
+    assert {"config.yaml"} <= {path.name for path in before}
+    run(*call, *changed)
+    assert written(Path("run")) == before
+    run(*call, "fit.until=12 steps")
+    assert "until: 12 steps" in Path("run/config.yaml").read_text()
+
+
+def written(directory: Path) -> dict[Path, tuple[int, bytes]]:
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
 class TestBadEnds:

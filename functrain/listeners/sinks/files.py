@@ -66,6 +66,10 @@ class _Table:
         else:
             self.file.open(len(self.file.read()))
 
+    def last_step(self) -> int:
+        _, rows = self._read()
+        return int(rows[-1][0]) if rows else -1
+
     def write(self, rows: list[Row]) -> None:
         columns = list(dict.fromkeys([*self.columns, *(name for row in rows for name in row)]))
         if columns != self.columns:
@@ -142,6 +146,10 @@ class _JSONLines:
 
     def open(self, after: int, run: str | None) -> None:
         self.file.open_after(lambda line: step_of(line, self.file.path) <= after)
+
+    def last_step(self) -> int:
+        lines = self.file.read().splitlines()
+        return step_of(lines[-1], self.file.path) if lines else -1
 
     def write(self, rows: list[Row]) -> None:
         self.file.append(b"".join(map(encode, rows)))

@@ -34,8 +34,9 @@ class Destination(Protocol):
     """A place for rows. Its methods may raise any exception; the sink handles it.
 
     It may also have ``configure(config)``, which the sink calls before :meth:`open` with the
-    configuration of the run as plain data, and ``write_media(medium)``, which takes a text or an
-    image (:class:`functrain.listeners.sinks.media.Medium`) after the row of its step.
+    configuration of the run as plain data, ``last_step()``, the step of its last row, and
+    ``write_media(medium)``, which takes a text or an image
+    (:class:`functrain.listeners.sinks.media.Medium`) after the row of its step.
     """
 
     def open(self, after: int, run: str | None) -> str | None:
@@ -111,7 +112,17 @@ class Sink:
         self._begun = True
         if hasattr(self.destination, "configure"):
             self.destination.configure(event.config)
-        self._write_or_warn(self.required)
+        if event.ended is not None:
+            self._drop_written()
+        if event.ended is None or self.rows.last or self.rows.complete or self.rows.media:
+            self._write_or_warn(self.required)
+
+    def _drop_written(self) -> None:
+        """Drop the rows that a file has already, so that a run with nothing to train leaves it."""
+        last = getattr(self.destination, "last_step", lambda: -1)()
+        self.rows.complete = [row for row in self.rows.complete if row["step"] > last]
+        if self.rows.last is not None and self.rows.last["step"] <= last:
+            self.rows.last, self.rows.wanted = None, False
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Add the row of a step."""
