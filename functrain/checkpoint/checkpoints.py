@@ -18,12 +18,13 @@ from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.rank_errors import agreed, from_first, own_group, world_of
 from functrain.checkpoint.retention import Retention
-from functrain.checkpoint.run_directory import absolute, check_format, list_steps, locked, step_name
+from functrain.checkpoint.run_directory import check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import Write, save_snapshot
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.tree import Tree
 
 _MOST_ATTEMPTS = 20

@@ -35,6 +35,7 @@ from functrain.errors import (
     CheckpointWriteError,
     ConfigurationError,
 )
+from functrain.errors.paths import absolute
 
 Format: TypeAlias = Literal["safetensors", "state_dict"]
 _FORMATS: dict[str, Format] = {
@@ -102,12 +103,12 @@ def export(
         >>> load_file(export(saved, place / "weights.safetensors"))
         {'w': tensor([1., 1.])}
     """
-    final = Path(out).absolute()
+    final = absolute(out)
     _may_be_made(final, overwrite)
     as_torch = _format(final, format) == "state_dict"
     manifest = verify(path)
     chosen = select_weights(manifest, what, program)
-    source = _Source(present(Path(path).absolute()), manifest, chosen)
+    source = _Source(present(absolute(path)), manifest, chosen)
     if not as_torch:
         _check_fits_safetensors(source.weights)
     with system_errors(final, CheckpointWriteError):

@@ -24,6 +24,7 @@ from functrain.errors import (
     FunctrainError,
     NoCheckpointError,
 )
+from functrain.errors.paths import absolute
 
 _LARGEST_MANIFEST = 1 << 28
 _MOST_ATTEMPTS = 5
@@ -66,9 +67,9 @@ def read_entry(path: str | Path) -> tuple[int | None, Entry]:
 
 def locate(path: str | Path) -> Path:
     """Return the path of a checkpoint, or of its older version while it is being replaced."""
-    absolute = Path(path).absolute()
-    with read_errors(absolute):
-        return present(absolute)
+    place = absolute(path)
+    with read_errors(place):
+        return present(place)
 
 
 def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
@@ -87,7 +88,7 @@ def retry_while_replaced(path: str | Path, attempt: Callable[[Path], T]) -> T:
                 raise
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # the directory does not exist or cannot be listed
-            stack.enter_context(directory_lock(Path(path).absolute().parent))
+            stack.enter_context(directory_lock(absolute(path).parent))
         return attempt(locate(path))
 
 

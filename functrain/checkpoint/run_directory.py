@@ -40,11 +40,6 @@ _PATIENCE = 10.0
 _RUNS: dict[tuple[int, int, int], object] = {}
 
 
-def absolute(path: str | Path) -> Path:
-    """Return an absolute path, which a later change of the working directory does not affect."""
-    return Path(path).absolute()
-
-
 def step_name(step: int) -> str:
     """Return the directory name of a step's checkpoint."""
     return f"step-{step:08d}"

@@ -29,6 +29,7 @@ from functrain.checkpoint.storage.rounds import Failure
 from functrain.distributed.group import World
 from functrain.errors import RankFailedError
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.tree import Tree
 
 _NOTHING: Any = None  # the argument of a broadcast from another rank
@@ -89,7 +90,7 @@ def save(
     world = world_of(tree)
     options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
     snap = agreed(world, partial(snapshot, tree, **options))
-    final = Path(path).absolute()
+    final = absolute(path)
     with own_group(world) as own:
         return save_snapshot(own, snap, lambda write: write(final, overwrite=overwrite))
 

@@ -15,9 +15,11 @@ from functrain.core.batch_parts import BatchParts
 from functrain.errors import LogError, SinkWarning
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.listeners.intervals import whole_steps
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
+from functrain.training.log_owner import Writer
 from functrain.tree.hashing import Merkle, merkle
 
 FILE_NAME = "digests.jsonl"
@@ -44,7 +46,7 @@ class Digests:
 
     Raises:
         ConfigurationError: ``every`` or ``leaves`` is not given in steps.
-        LogError: at the beginning of the run, if the file holds something else.
+        LogError: at the beginning of the run, if the file is of another run or something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -58,7 +60,7 @@ class Digests:
 
     every_rank = True  # a rank has rows of a placed state, and all ranks hash the whole
 
-    directory: Path = attrs.field(converter=Path)
+    directory: Path = attrs.field(converter=absolute)
     every: str = attrs.field(default="1 step", kw_only=True)
     leaves: str = attrs.field(default="100 steps", kw_only=True)
     _every: int = attrs.field(init=False)
@@ -67,6 +69,7 @@ class Digests:
     _batch: Merkle | None = attrs.field(init=False, default=None)
     _pending: list[bytes] = attrs.field(init=False, factory=list)
     _failing: bool = attrs.field(init=False, default=False)
+    _run: str | None = attrs.field(init=False, default=None)
     _resumed: bool = attrs.field(init=False, default=False)
     _writes: bool = attrs.field(init=False, default=True)
 
@@ -85,18 +88,21 @@ class Digests:
         self._writes = event.rank == 0
         if not self._writes:
             return
-        if event.resumed is not None and not self.path.exists():
-            _copy_rows(event.resumed.parent / FILE_NAME, self.path)
         if not self._resumed:
-            self._pending = []
+            self._pending, self._run = [], None
         self._writes = event.ended is None or bool(self._pending)
         if not self._writes:
             return
+        writer = Writer.of(event.config, self._run)
+        self._run = writer.run
+        if event.resumed is not None and not self.path.exists():
+            writer.take(self.path, 0)
+            _copy_rows(event.resumed.parent / FILE_NAME, self.path)
         # A write that was cut short may have left some of the pending rows in the file.
         pending = [_decoded(line, self.path)["step"] - 1 for line in self._pending[:1]]
         last = min([event.state.counters.step, *pending])
         self._batch, self._resumed, self._failing = None, False, False
-        self._file.open_after(lambda line: _decoded(line, self.path)["step"] <= last)
+        self._file.open_after(lambda line: _decoded(line, self.path)["step"] <= last, writer)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
         """Hash the batch if this step gets a row."""
@@ -133,12 +139,12 @@ class Digests:
         """Return the rows that could not be written yet, and sync all others."""
         if self._writes:
             self._write(durable=True)
-        return {"digests": [line.decode() for line in self._pending]}
+        return {"digests": [line.decode() for line in self._pending], "run": self._run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the rows that could not be written."""
         self._pending = [line.encode() for line in state.get("digests", [])]
-        self._resumed = True
+        self._run, self._resumed = state.get("run"), True
 
     def _write(self, durable: bool = False) -> None:
         try:

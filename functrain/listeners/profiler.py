@@ -10,6 +10,7 @@ import torch
 from torch.profiler import profile, schedule
 
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.training import events
 
 
@@ -43,7 +44,7 @@ class Profiler:
         ['step-00000004.trace.json', 'step-00000004.txt']
     """
 
-    directory: Path = attrs.field(converter=Path, kw_only=False)
+    directory: Path = attrs.field(converter=absolute, kw_only=False)
     wait: int = 1
     warmup: int = 1
     active: int = 3

@@ -13,11 +13,13 @@ from attrs.converters import optional
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.listeners.every import call_isolated
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.files import step_of
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
+from functrain.training.log_owner import Writer
 
 
 @explained
@@ -34,10 +36,10 @@ class SampleText:
             ``functrain.generation``.
         every: the interval, a duration; by default each evaluation.
         path: write JSON lines ``{"step": ..., "text": ...}`` to this file instead of printing. A
-            run that begins at step 0 empties the file, a resumed run appends to it.
+            resumed run appends to it, and the same run made again begins it anew.
 
     Raises:
-        LogError: at the beginning of the run, if the file holds something else.
+        LogError: at the beginning of the run, if the file is of another run or something else.
 
     Example:
         >>> import functrain as ft, torch
@@ -53,9 +55,10 @@ class SampleText:
     program: Program
     function: Callable[[Program, TrainState], str]
     every: Interval | None = attrs.field(default=None, converter=optional(Interval))
-    path: str | Path | None = None
+    path: Path | None = attrs.field(default=None, converter=optional(absolute))
     _file: LineFile | None = attrs.field(init=False, default=None)
     _last: int | None = attrs.field(init=False, default=None)
+    _run: str | None = attrs.field(init=False, default=None)
     _writes: bool = attrs.field(init=False, default=True)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
@@ -65,10 +68,12 @@ class SampleText:
             self.every.begin(counters, event.batches)
         # A resumed run repeats an interrupted evaluation, and then also samples its text again.
         after = counters.step if event.resumed is None or self._last is None else self._last
-        self._last = after
+        self._last, self._run = after, self._run if event.resumed is not None else None
         if self.path is not None and self._writes and event.ended is None:
             file = self._file = LineFile(self.path)
-            file.open_after(lambda line: step_of(line, file.path) <= after)
+            writer = Writer.of(event.config, self._run)
+            file.open_after(lambda line: step_of(line, file.path) <= after, writer)
+            self._run = writer.run
 
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Sample a text if one is due."""
@@ -93,11 +98,11 @@ class SampleText:
         """Return the step of the last text, after syncing the file."""
         if self._file is not None:
             self._file.sync()
-        return {"last": self._last}
+        return {"last": self._last, "run": self._run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the step of the last text."""
-        self._last = state["last"]
+        self._last, self._run = state["last"], state.get("run")
 
     def _write(self, state: TrainState) -> None:
         step = state.counters.step

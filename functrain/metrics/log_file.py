@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from functrain.errors import LogError
+from functrain.errors.paths import expanded
 
 Row = dict[str, Any]
 FILE_NAME = "metrics.jsonl"
@@ -70,7 +71,7 @@ def stream(path: str | Path) -> Iterator[Row]:
     Raises:
         LogError: there is no log, or a line in the middle is damaged; earlier rows were yielded.
     """
-    path = Path(path)
+    path = expanded(path)
     log = path / FILE_NAME if path.is_dir() else path
     try:
         file = open(log, "rb")  # noqa: SIM115 (closed below)

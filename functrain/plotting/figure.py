@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from functrain.errors.optional import require
+from functrain.errors.paths import expanded
 from functrain.plotting.chart import LEAST_LOGARITHM, Chart, Line, Panel, Points
 from functrain.plotting.colors import DASHES, INK, PAGE, THEMES, Theme
 
@@ -61,8 +62,8 @@ class Picture(Figure):
 
     def write(self, path: str | Path) -> None:
         """Write the picture to a file; the end of its name chooses the format."""
-        kind = Path(path).suffix.lower().removeprefix(".")
-        Path(path).write_bytes(self._written(kind))
+        place = expanded(path)
+        place.write_bytes(self._written(place.suffix.lower().removeprefix(".")))
 
     def _written(self, kind: str, dpi: int = _DOTS_PER_INCH) -> bytes:
         file = io.BytesIO()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.errors.paths import absolute
 from functrain.errors.validators import plain
 from functrain.search import arguments, factories
 from functrain.search.arguments import Direction
@@ -103,7 +104,7 @@ def search(
             "trials of its own. Start one process, or several on their own without torchrun, srun "
             "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
         )
-    where, parameters = Path(directory).absolute(), read_space(space)
+    where, parameters = absolute(directory), read_space(space)
     arguments.check_objective(objective)
     direction, seeds = arguments.direction_of(metric, direction), tuple(map(plain, seeds))
     arguments.check(direction, value, trials, seeds, max_failures)

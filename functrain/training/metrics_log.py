@@ -20,6 +20,7 @@ from functrain.checkpoint.storage.files import sync_directory
 from functrain.errors import LogError
 from functrain.metrics import Sums
 from functrain.metrics.log_file import FILE_NAME, Row, encode, read
+from functrain.training.log_owner import Writer
 
 _MOST_ROWS = 64
 _MOST_SECONDS = 1.0
@@ -121,16 +122,19 @@ class Recorder:
     flushed: float = attrs.field(factory=time.monotonic)
 
     @classmethod
-    def begin(cls, directory: Path | None, size: int) -> Recorder:
+    def begin(cls, directory: Path | None, size: int, writer: Writer | None = None) -> Recorder:
         """Open the log of a run.
 
         Args:
             directory: the run directory, or ``None`` to keep rows in memory only.
             size: length of the log at the checkpoint; the rest is cut off.
+            writer: of a run without a checkpoint in this directory.
 
         Raises:
-            LogError: the log is shorter than that.
+            LogError: the log is shorter than that, or it is of another run.
         """
+        if writer is not None and directory is not None:
+            writer.take(directory / FILE_NAME, size)
         log = None if directory is None else Log(directory)
         return cls(log, [] if log is None else log.resume(size))
 

@@ -27,6 +27,7 @@ from functrain.errors import (
     LogError,
     NoCheckpointError,
 )
+from functrain.errors.paths import absolute
 from functrain.metrics.log_file import FILE_NAME
 from functrain.own_steps.states import CustomState, JointState
 from functrain.training.members import record
@@ -120,7 +121,7 @@ def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str |
     """Return the run directory and the checkpoint to resume from; ``None`` for a new run."""
     holds = store is not None and bool(store.steps())
     if is_path(resume):
-        path = Path(str(resume)).absolute()
+        path = absolute(str(resume))
         run = _run_at(path)
         if run is not None and store is not None and path.resolve() == store.directory.resolve():
             return store.directory, "latest"
@@ -194,8 +195,9 @@ def copy_log(checkpoint: Path, directory: Path, size: int) -> int:
     source, target = checkpoint.parent / FILE_NAME, directory / FILE_NAME
     if not source.exists() or source.stat().st_size < size:
         return 0
-    if target.exists() and target.stat().st_size:
-        if target.read_bytes()[:size] == source.read_bytes()[:size]:
+    held, whole = target.read_bytes() if target.exists() else b"", source.read_bytes()
+    if not whole.startswith(held):  # else it is a copy, of too many rows or cut short
+        if held[:size] == whole[:size]:
             return size  # copied earlier, by a run that ended before its first checkpoint
         raise LogError(
             f"{target} is the log of another run; choose an empty directory to resume from "

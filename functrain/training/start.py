@@ -23,6 +23,7 @@ from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
 from functrain.training.finish import ended
+from functrain.training.log_owner import Writer
 from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.monitored import check_given
@@ -60,12 +61,14 @@ def start(
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
     batches = session.source.length
-    config = _config(session)
+    config = _config(session, path)
     session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
 
 
-def _config(session: Session) -> dict[str, Any]:
+def _config(session: Session, path: Path | None) -> dict[str, Any]:
     """Return the configuration of a run as plain data, as trackers show it."""
+    own = None if session.directory is None else session.directory.resolve()
+    forked = path is not None and path.parent.resolve() != own
     program = session.plan.program
     fixed = [leaf.fixed for leaf in program.leaves().values()]
     trained = (one.model.params[path].numel() for one in fixed for path in one.trainable)
@@ -73,7 +76,11 @@ def _config(session: Session) -> dict[str, Any]:
         **program.recipe.describe(),
         "trained_parameters": sum(trained),
         "data": outline(session.source),
-        "fit": {"seed": session.train.rng.seed, **session.plan.describe()},
+        "fit": {
+            "seed": session.train.rng.seed,
+            **session.plan.describe(),
+            **({"parent": str(path)} if forked else {}),
+        },
     }
 
 
@@ -98,7 +105,8 @@ def _start_new(
         session.checkpointer.described["initial"] = initial
     session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
-    session.recorder = Recorder.begin(session.directory if session.leads else None, 0)
+    directory = session.directory if session.leads else None
+    session.recorder = Recorder.begin(directory, 0, Writer.of(_config(session, None)))
 
 
 def _resume(
@@ -154,7 +162,7 @@ def _load(
     """Go on from a checkpoint of this run directory, or of another whose log is copied."""
     session.train, session.loop, session.data_state = saved.train, saved.loop, saved.data
     session.seconds_before = info.get("seconds", 0.0)
-    checkpointer = session.checkpointer
+    checkpointer, writer = session.checkpointer, None
     if checkpointer is not None and session.directory == origin.directory:
         checkpointer.resume(session.train, session.loop, info)
         if session.leads:
@@ -167,8 +175,9 @@ def _load(
                 log_bytes = copy_log(path, own, session.loop.log_bytes)
             checkpointer.described["parent"] = str(path.absolute())
         session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
+        writer = Writer.of(_config(session, path))
     directory = session.directory if session.leads else None
-    session.recorder = Recorder.begin(directory, session.loop.log_bytes)
+    session.recorder = Recorder.begin(directory, session.loop.log_bytes, writer)
     session.listeners.load_states(saved.listeners)
 
 

@@ -13,6 +13,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
+from functrain.errors.paths import absolute
 from functrain.optim import FromTorch
 from functrain.optim.wrapping import nested
 from functrain.transforms.graph.device_step import Compiled
@@ -87,7 +88,7 @@ def compiled(
         raise ConfigurationError(
             "compiled cannot take a sharded program yet: leave out one of the two"
         )
-    kept = None if directory is None else Path(directory)
+    kept = None if directory is None else absolute(directory)
     lowering = Lowering(backend, mode, dict(options or {}), kept)
     if isinstance(program, ByGraphs):
         found: Program = program.by_graphs(lowering, fallback)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from functrain.errors.paths import expanded
 from functrain.plotting.chart import chart_of
 from functrain.plotting.metric_names import POSITIONS
 from functrain.plotting.points import drawable
@@ -34,8 +35,8 @@ def report(directory: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         RunDirectoryError: there is no run.
     """
-    facts = read_facts(Path(directory))
-    path = Path(directory) / FILE_NAME if out is None else Path(out)
+    facts = read_facts(expanded(directory))
+    path = facts.directory / FILE_NAME if out is None else expanded(out)
     sections = (
         _head(facts),
         _notices(facts),

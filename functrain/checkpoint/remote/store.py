@@ -25,7 +25,12 @@ from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage.files import system_errors
 from functrain.distributed import World
 from functrain.errors import CheckpointReadError, CheckpointWriteError, UnsupportedError
+from functrain.errors.paths import absolute
 from functrain.tree import Tree
+
+
+def _absolute(url: str) -> str:
+    return url if not isinstance(url, str) or "://" in url else str(absolute(url))
 
 
 @attrs.frozen
@@ -53,7 +58,9 @@ class RemoteCheckpoints(Retention):
         {'w': tensor([0.1000, 0.1000])}
     """
 
-    url: str = attrs.field(validator=attrs.validators.instance_of(str), repr=without_secrets)
+    url: str = attrs.field(
+        converter=_absolute, validator=attrs.validators.instance_of(str), repr=without_secrets
+    )
     storage_options: Mapping[str, Any] | None = attrs.field(default=None, kw_only=True, repr=False)
 
     def objects(self) -> ObjectStore:
@@ -120,7 +127,7 @@ class RemoteCheckpoints(Retention):
         """
         with self._writing():
             objects = self.objects()
-            attempt = send(objects, Path(path), None if log is None else Path(log))
+            attempt = send(objects, absolute(path), None if log is None else absolute(log))
         download.prune(objects, self.rules, just_saved=attempt)
         return f"{objects.url}/{attempt.name}"
 
@@ -221,7 +228,7 @@ class RemoteCheckpoints(Retention):
         with self._reading():
             objects = self.objects()
             found = partial(self._candidates, objects, None)
-            return download.fetch(objects, Path(directory).absolute(), found)
+            return download.fetch(objects, absolute(directory), found)
 
     def prune(self, dry_run: bool = False) -> list[int]:
         """Remove the checkpoints that no rule keeps, and what interrupted uploads left.

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import attrs
 
 from functrain.errors import LogError
+from functrain.listeners.sinks.configuration import Config
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.listeners.sinks.sink import Sink
 from functrain.metrics.log_file import Row, decode, encode
 from functrain.training.durations import Duration
+from functrain.training.log_owner import Writer
 
 _FIRST = ["step", "epoch"]
 
@@ -28,7 +30,8 @@ def CSV(  # noqa: N802 (a factory that reads as a class)
     the metric was not measured, and otherwise exact (``float(cell)`` is the number).
 
     Args:
-        path: the file. A run that begins at step 0 empties it, a resumed run appends to it.
+        path: the file. A resumed run appends to it, and the same run made again begins it anew. A
+            hidden file beside it says which run wrote it.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
@@ -36,7 +39,7 @@ def CSV(  # noqa: N802 (a factory that reads as a class)
         The listener.
 
     Raises:
-        LogError: at the beginning of the run, if the file holds something else.
+        LogError: at the beginning of the run, if the file is of another run or something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -51,13 +54,29 @@ def CSV(  # noqa: N802 (a factory that reads as a class)
 
 
 @attrs.define(eq=False)
-class _Table:
+class _LogFile:
     file: LineFile
+    config: Config = attrs.field(init=False, factory=dict)
+
+    def configure(self, config: Config) -> None:
+        self.config = config
+
+    def flush(self) -> None:
+        self.file.sync()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+@attrs.define(eq=False)
+class _Table(_LogFile):
     columns: list[str] = attrs.field(factory=list)
 
-    def open(self, after: int, run: str | None) -> None:
+    def open(self, after: int, run: str | None) -> str:
         header, rows = self._read()
         kept = [row for row in rows if int(row[0]) <= after]
+        writer = Writer.of(self.config, run)
+        writer.take(self.file.path, 0 if len(kept) < len(rows) else len(self.file.read()))
         # Columns that only later steps have are at the right, and are cut off with them.
         width = max((max(i for i, cell in enumerate(row, 1) if cell) for row in kept), default=0)
         self.columns = header[:width]
@@ -65,6 +84,7 @@ class _Table:
             self.file.replace(_padded(self.columns, kept))
         else:
             self.file.open(len(self.file.read()))
+        return writer.run
 
     def last_step(self) -> int:
         _, rows = self._read()
@@ -77,12 +97,6 @@ class _Table:
             self.file.replace(_padded(columns, before))
             self.columns = columns  # only after success, since a failed write is tried again
         self.file.append(_lines([[row.get(name, "") for name in columns] for row in rows]))
-
-    def flush(self) -> None:
-        self.file.sync()
-
-    def close(self) -> None:
-        self.file.close()
 
     def _read(self) -> tuple[list[str], list[list[str]]]:
         lines = list(csv.reader(io.StringIO(self.file.read().decode(errors="replace"))))
@@ -115,7 +129,8 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
     """Return a sink that writes the rows of ``metrics.jsonl``, or some of them, as JSON lines.
 
     Args:
-        path: the file. A run that begins at step 0 empties it, a resumed run appends to it.
+        path: the file. A resumed run appends to it, and the same run made again begins it anew. A
+            hidden file beside it says which run wrote it.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
@@ -123,7 +138,7 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
         The listener. It writes numbers that are not finite as ``"nan"``, ``"inf"`` or ``"-inf"``.
 
     Raises:
-        LogError: at the beginning of the run, if the file holds something else.
+        LogError: at the beginning of the run, if the file is of another run or something else.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -139,13 +154,13 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
 
 
 @attrs.define(eq=False)
-class _JSONLines:
+class _JSONLines(_LogFile):
     takes_lists: ClassVar[bool] = True
 
-    file: LineFile
-
-    def open(self, after: int, run: str | None) -> None:
-        self.file.open_after(lambda line: step_of(line, self.file.path) <= after)
+    def open(self, after: int, run: str | None) -> str:
+        writer = Writer.of(self.config, run)
+        self.file.open_after(lambda line: step_of(line, self.file.path) <= after, writer)
+        return writer.run
 
     def last_step(self) -> int:
         lines = self.file.read().splitlines()
@@ -153,12 +168,6 @@ class _JSONLines:
 
     def write(self, rows: list[Row]) -> None:
         self.file.append(b"".join(map(encode, rows)))
-
-    def flush(self) -> None:
-        self.file.sync()
-
-    def close(self) -> None:
-        self.file.close()
 
 
 def step_of(line: bytes, path: Path) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 import attrs
 
 from functrain.checkpoint.storage.files import sync_directory, write_all
+from functrain.errors.paths import absolute
+from functrain.training.log_owner import Writer
 
 
 @attrs.define(eq=False)
@@ -20,7 +22,7 @@ class LineFile:
         path: the file; its parent directories are created.
     """
 
-    path: Path = attrs.field(converter=Path)
+    path: Path = attrs.field(converter=absolute)
     _descriptor: int | None = attrs.field(init=False, default=None)
     _size: int = attrs.field(init=False, default=0)
 
@@ -40,10 +42,16 @@ class LineFile:
         if new:
             sync_directory(self.path.parent)
 
-    def open_after(self, wanted: Callable[[bytes], bool]) -> None:
-        """Open the file to append after its first lines that are wanted."""
+    def open_after(self, wanted: Callable[[bytes], bool], writer: Writer) -> None:
+        """Truncate the file after its first lines that are wanted, then append.
+
+        Raises:
+            LogError: this would remove lines of another run.
+        """
         lines = self.read().splitlines(keepends=True)
-        self.open(sum(map(len, itertools.takewhile(wanted, lines))))
+        size = sum(map(len, itertools.takewhile(wanted, lines)))
+        writer.take(self.path, size)
+        self.open(size)
 
     def append(self, data: bytes) -> None:
         """Write all of the lines or none."""

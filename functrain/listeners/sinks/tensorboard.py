@@ -10,6 +10,7 @@ import attrs
 import orjson
 
 from functrain.errors.optional import require
+from functrain.errors.paths import absolute
 from functrain.listeners.sinks.configuration import Configured, flat
 from functrain.listeners.sinks.media import Medium
 from functrain.listeners.sinks.sink import Sink
@@ -44,7 +45,7 @@ def TensorBoard(  # noqa: N802 (a factory that reads as a class)
     Raises:
         MissingExtraError: at the beginning of the run, if tensorboard is not installed.
     """
-    events = _EventFiles(config, Path(directory))
+    events = _EventFiles(config, absolute(directory))
     return Sink(events, f"TensorBoard({str(directory)!r})", every, required)
 
 

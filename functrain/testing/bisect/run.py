@@ -13,6 +13,7 @@ import torch
 from functrain import config
 from functrain.checkpoint import Checkpoints
 from functrain.errors import ConfigurationError
+from functrain.errors.paths import expanded
 from functrain.view.run_checkpoints import CONFIG_NAME
 
 # Returns new arguments of ``fit`` at each call: program, data, until, ...
@@ -39,7 +40,7 @@ class Side:
         given = make().get("directory")
         if isinstance(given, Checkpoints):
             return cls(make, given.directory)
-        return cls(make, None if given is None else Path(given))
+        return cls(make, None if given is None else expanded(given))
 
     @property
     def recorded(self) -> Path | None:

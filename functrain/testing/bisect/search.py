@@ -10,6 +10,7 @@ import attrs
 from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
+from functrain.errors.paths import expanded
 from functrain.testing.bisect.records import Record, common, records
 from functrain.testing.bisect.replay import Tracer, capture, trace
 from functrain.testing.bisect.run import Make, Side, made_again
@@ -51,13 +52,11 @@ def bisect(first: Make | str | Path, second: Make | str | Path) -> Parting | Non
         True
     """
     with contextlib.ExitStack() as stack:
-        ours, theirs = (
-            Side.of(
-                stack.enter_context(made_again(Path(run))) if isinstance(run, str | Path) else run
-            )
+        makes = (
+            stack.enter_context(made_again(expanded(run))) if isinstance(run, str | Path) else run
             for run in (first, second)
         )
-        return _first_difference(ours, theirs)
+        return _first_difference(*map(Side.of, makes))
 
 
 def _first_difference(ours: Side, theirs: Side) -> Parting | None:
