@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
@@ -17,6 +16,7 @@ from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outl
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
 from functrain.errors import ConfigurationError
+from functrain.plotting.metric_names import matching
 from functrain.tree import Path, path_string
 from functrain.tree.elements import Statistics, is_opaque, statistics
 from functrain.tree.printing import byte_size, tensor_text
@@ -47,12 +47,10 @@ def show(
 def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
     if not only:
         return entries
-    wanted = [
-        entry
-        for entry in entries
-        if any(fnmatchcase(path_string(entry.path), pattern) for pattern in only)
-        and not (isinstance(entry, Branch) and entry.size)
-    ]
+    leaves = [each for each in entries if not (isinstance(each, Branch) and each.size)]
+    names = {path_string(entry.path) for entry in leaves}
+    chosen = set().union(*(matching(names, pattern) for pattern in only))
+    wanted = [entry for entry in leaves if path_string(entry.path) in chosen]
     if not wanted:
         first = next((e for e in entries if not isinstance(e, Branch)), None)
         such = "" if first is None else f"; a path is, for example, {path_string(first.path)}"
