@@ -23,7 +23,7 @@ import typer
 from functrain import __version__
 from functrain.cli.config import app as configuration
 from functrain.cli.options import examples
-from functrain.cli.output import show_warning
+from functrain.cli.output import print_in_any_encoding, show_warning
 from functrain.cli.project_commands import compile, generate, init, search, train
 from functrain.cli.run_commands import diff, export, ls, member, plot, prune, report, show, verify
 from functrain.errors import (
@@ -43,6 +43,7 @@ _ALIKE = (ConfigError, ConfigurationError, RankFailedError, RankMismatchError)
 def main() -> None:
     """Run the command line; errors of functrain print one line without a traceback."""
     warnings.showwarning = show_warning
+    print_in_any_encoding()
     try:
         app(prog_name="functrain")
     except FunctrainError as error:

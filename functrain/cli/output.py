@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import math
 import os
 import sys
@@ -20,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from functrain.errors import FunctrainWarning
+from functrain.errors.output import spelled_out
 from functrain.view.plain_text import printable
 
 # Words up to this width are not broken, if there is room for them.
@@ -27,6 +30,19 @@ _MOST_KEPT = 32
 _LEAST_WIDTH = 8
 # Without a terminal each row is one line, for other programs.
 _PIPE_WIDTH = 10_000
+
+
+def print_in_any_encoding() -> None:
+    """Spell characters out that the standard output of this process cannot take."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        codecs.register_error("functrain", _spelled_out)
+        sys.stdout.reconfigure(errors="functrain")
+
+
+def _spelled_out(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return spelled_out(error.object[error.start : error.end]), error.end
 
 
 def console() -> Console:

@@ -10,6 +10,7 @@ import attrs
 
 from functrain import metrics
 from functrain.errors.calls import explained
+from functrain.errors.output import encodable
 from functrain.errors.validators import one_of
 from functrain.listeners.intervals import Interval
 from functrain.listeners.process_monitors import peak_memory
@@ -134,7 +135,8 @@ class Console:
 
     def _print(self, line: str) -> None:
         # Look sys.stdout up for each line: notebooks and test runners replace it.
-        print(line, file=self.file or sys.stdout, flush=True)
+        file = self.file or sys.stdout
+        print(encodable(line, getattr(file, "encoding", None)), file=file, flush=True)
 
 
 def _shown(row: Mapping[str, Any], style: str) -> list[str]:

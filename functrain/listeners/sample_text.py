@@ -13,6 +13,7 @@ from attrs.converters import optional
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors.calls import explained
+from functrain.errors.output import print_line
 from functrain.errors.paths import absolute
 from functrain.listeners.every import call_isolated
 from functrain.listeners.intervals import Interval
@@ -111,7 +112,7 @@ class SampleText:
         if not self._writes:
             return
         if self._file is None:
-            print(f"step {step}: {text}", flush=True)
+            print_line(f"step {step}: {text}")
         else:
             line = {"step": step, "text": text}
             self._file.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import attrs
 
 from functrain.errors import ConfigurationError
+from functrain.errors.output import print_line
 from functrain.errors.paths import absolute
 from functrain.errors.validators import plain
 from functrain.search import arguments, factories
@@ -60,7 +61,7 @@ def search(
     population: int = 1,
     halving: Halving | Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = print_line,
 ) -> Search:
     """Search for the parameters with the best value of a metric.
 

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from functrain import metrics
 from functrain.core.state import Counters
+from functrain.errors.output import encodable
 from functrain.metrics.by_member import text
 from functrain.training import events
 from functrain.training.progress.line import Line
@@ -76,9 +77,9 @@ class ProgressBar:
         self._lines, self._last, self._metrics, self._evaluation = [], {}, (), ""
         self._throughput = Throughput(event.steps, counters, self.console.get_time)
         if event.ended is not None:
-            self.console.print(nothing_to_train(event), soft_wrap=True)
+            self._print(nothing_to_train(event))
         elif event.resumed is not None:
-            self.console.print(continuing(event), soft_wrap=True)
+            self._print(continuing(event))
         if self.console.is_jupyter:
             self._notebook = NotebookDisplay()
         elif self.console.is_terminal:
@@ -125,9 +126,13 @@ class ProgressBar:
         step, self._unprinted = self._unprinted[0], None
         line = f"step {step}  {self._evaluation}"
         if self._notebook is None:
-            self.console.print(line, soft_wrap=True, highlight=False, markup=False)
+            self._print(line)
         else:
             self._lines = [*self._lines, line][-_NOTEBOOK_LINES:]
+
+    def _print(self, line: str) -> None:
+        shown = encodable(line, self.console.encoding)
+        self.console.print(shown, soft_wrap=True, highlight=False, markup=False)
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Stop the bar at its final state."""

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar as Track
 from rich.table import Table
 from rich.text import Text
 
+from functrain.errors.output import encodable
 from functrain.training.progress.throughput import clock_text
 
 _TRACKS = (24, 10)  # widths of the bar itself, the first that fits
@@ -42,7 +43,10 @@ class Line:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         shown, track = self._fitting(options.max_width)
         grid = Table.grid(padding=(0, _GAP, 0, 0))
-        cells: list[Any] = [Text(text, no_wrap=True, overflow="ellipsis") for text in shown]
+        cut: Any = "crop" if options.ascii_only else "ellipsis"
+        cells: list[Any] = [
+            Text(encodable(text, options.encoding), no_wrap=True, overflow=cut) for text in shown
+        ]
         if track:
             total = None if self.steps is None else float(self.steps)
             cells.insert(1, Track(total=total, completed=self.step, width=track, pulse=False))
