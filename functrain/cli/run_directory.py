@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from functrain.checkpoint.storage.files import replace_file
 from functrain.config import Loaded, import_folders
+from functrain.config.yaml_file import parse_value
 from functrain.errors import RunChangedError, RunDirectoryError
 from functrain.training import events
 from functrain.view.run_checkpoints import CONFIG_NAME
@@ -86,7 +87,7 @@ def to_write(loaded: Loaded, plain: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> Any:
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
+        plain = parse_value(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         plain = " ".join(str(error).split())
     if isinstance(plain, dict) and plain:

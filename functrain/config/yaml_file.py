@@ -17,7 +17,7 @@ _PACKAGE = re.compile(r"\s*#[ \t]*@package[ \t]+(\S+)[ \t]*$", re.MULTILINE)
 _FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+
-    |\.[0-9_]+(?:[eE][-+][0-9]+)?
+    |\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?
     |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
     |[-+]?\.(?:inf|Inf|INF)
     |\.(?:nan|NaN|NAN))$""",
@@ -29,6 +29,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML as OmegaConf and Hydra parse it: dates stay text, numbers may have an exponent."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:  # how PyYAML refuses a scalar
+            kind, text = node.tag.rpartition(":")[2], str(node.value)[:40]
+            message = f"{text!r} cannot be read as {kind}; quote it, if it is text"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from error
 
 
 _Loader.yaml_implicit_resolvers = {

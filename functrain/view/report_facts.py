@@ -101,7 +101,7 @@ def _config(path: Path, problems: list[str]) -> Mapping[str, Any]:
     except FileNotFoundError:
         problems.append(f"there is no {path.name}: functrain train did not start this run")
         return {}
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         problems.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
         return {}
     if not isinstance(found, dict):

@@ -156,7 +156,7 @@ def _configured(directory: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load((directory / CONFIG_NAME).read_bytes())["checkpoints"]
         return _metric(str(found["monitor"]), found.get("mode"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
