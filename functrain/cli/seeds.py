@@ -88,7 +88,7 @@ def overrides(given: Sequence[str], directory: Path, seed: int) -> list[str]:
 def last_metrics(run: ft.Run) -> dict[str, float]:
     """Return the last value of each evaluation metric, and the best of the monitored one."""
     chosen = measured(run.history) or [name for name in run.history.names() if name == "loss"]
-    values = {name: float(run.history[name][-1]) for name in chosen}
+    values = {name: run.history[name][-1] for name in chosen}
     if run.best["value"] is not None:
         values["best"] = float(run.best["value"])
     return values

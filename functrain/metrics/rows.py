@@ -16,7 +16,7 @@ Sums = dict[str, list[Any]]
 
 
 def fetch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with every tensor turned into a number, one transfer for each device.
+    """Rows with every tensor turned into a number, one transfer of floats and one of integers.
 
     A tensor with a value for each member of a population becomes a list, with ``None`` for those
     that had stopped: they have no learning rate.
@@ -31,21 +31,20 @@ def fetch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         >>> fetch([{"step": 1, "loss": torch.tensor(0.5)}, {"loss": torch.tensor([0.5, 1.0])}])
         [{'step': 1, 'loss': 0.5}, {'loss': [0.5, 1.0]}]
     """
-    on_device = [
-        (row, name, value)
-        for row, new in enumerate(rows)
-        for name, value in new.items()
-        if isinstance(value, Tensor) and not value.is_cpu
-    ]
+    on_device: dict[bool, list[tuple[int, str, Tensor]]] = {}
+    for row, new in enumerate(rows):
+        for name, value in new.items():
+            if isinstance(value, Tensor) and not value.is_cpu:
+                on_device.setdefault(value.is_floating_point(), []).append((row, name, value))
     fetched = [
         {n: v.tolist() if isinstance(v, Tensor) and v.is_cpu else v for n, v in row.items()}
         for row in rows
     ]
-    if on_device:
-        wide = widest(on_device[0][2].device)
-        together = torch.cat([value.to(wide).reshape(-1) for _, _, value in on_device]).cpu()
-        parts = torch.split(together, [value.numel() for _, _, value in on_device])
-        for (row, name, value), part in zip(on_device, parts, strict=True):
+    for floats, found in on_device.items():  # a float rounds whole numbers beyond 2**53
+        wide = widest(found[0][2].device) if floats else torch.int64
+        together = torch.cat([value.to(wide).reshape(-1) for _, _, value in found]).cpu()
+        parts = torch.split(together, [value.numel() for _, _, value in found])
+        for (row, name, value), part in zip(found, parts, strict=True):
             fetched[row][name] = part.reshape(value.shape).tolist()
     for new in fetched:
         if isinstance(rates := new.get("lr"), list):

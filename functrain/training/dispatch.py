@@ -223,10 +223,13 @@ def _with_more(
             f"{type(listener).__name__}.on_batch_end returned metrics under names the step has "
             f"already: {twice}; give them others"
         )
-    more = {
-        name: value.detach()
-        if isinstance(value, Tensor)
-        else torch.tensor(value, dtype=torch.float64)
-        for name, value in found.items()
-    }
+    more = {name: _as_tensor(value) for name, value in found.items()}
     return attrs.evolve(event, metrics={**event.metrics, **more})
+
+
+def _as_tensor(value: Tensor | float) -> Tensor:
+    """Return a metric as a tensor, without rounding: whole numbers beyond 2**53 are no floats."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    whole = type(value) is int and -(1 << 63) <= value < 1 << 63
+    return torch.tensor(value, dtype=torch.int64 if whole else torch.float64)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pages import in_notebook
+from small_runs import fit
 
 import functrain as ft
 from functrain.errors import ConfigurationError, LogError
@@ -129,3 +130,21 @@ def test_plot_draws_and_saves_a_figure(tmp_path: Path) -> None:
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss"]
     assert figure.axes[0].get_xlabel() == "epoch"
     assert (tmp_path / "a.png").exists()
+
+
+def test_whole_numbers_are_logged_as_they_are(tmp_path: Path) -> None:
+    count = 2**53 + 1
+
+    class Counting:
+        def on_batch_end(self, event: Any) -> dict[str, int]:
+            return {"tokens": count, "more": -count, "most": 2**70}
+
+    csv = tmp_path / "m.csv"
+    run = fit([Counting(), ft.listeners.CSV(csv)], directory=tmp_path / "run", until="3 steps")
+    assert run.history["tokens"] == [count] * 3
+    assert run.history["more"] == [-count] * 3
+    assert run.history["most"] == [float(2**70)] * 3
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert log.count(f":{count},") == 3
+    assert csv.read_text().count(f",{count},") == 3
+    assert str(count) in str(run.history)
