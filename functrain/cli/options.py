@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from functrain.errors.paths import expanded
+
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -54,14 +56,21 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["Examples:", *(f"$ {line}" for line in lines)])
 
 
+def path(text: str) -> Path:
+    """Return a path that was given on the command line; the help calls its type by this name."""
+    return expanded(text)
+
+
 Source = Annotated[
     str, typer.Argument(help="digits, chargpt, or a YAML file", autocompletion=sources)
 ]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value, +key=value, ~key, group=name ...")
 ]
-Directory = Annotated[Path, typer.Argument(help="a run directory")]
-Place = Annotated[Path, typer.Argument(help="a run, RUN@STEP, RUN@best, or a checkpoint")]
+Directory = Annotated[Path, typer.Argument(help="a run directory", parser=path)]
+Place = Annotated[
+    Path, typer.Argument(help="a run, RUN@STEP, RUN@best, or a checkpoint", parser=path)
+]
 Step = Annotated[int | None, typer.Option(help="the checkpoint of this step")]
 Best = Annotated[bool, typer.Option("--best", help="the best checkpoint")]
 Monitor = Annotated[str | None, typer.Option(help="the metric that determines the best")]

@@ -16,6 +16,7 @@ from functrain.cli.options import (
     Place,
     Source,
     Step,
+    path,
     sources,
     words,
 )
@@ -36,7 +37,9 @@ def compile(source: Source, overrides: Overrides = None) -> None:
     compile(source, overrides or [], console())
 
 
-def init(directory: Annotated[Path, typer.Argument(help="the folder to make")]) -> None:
+def init(
+    directory: Annotated[Path, typer.Argument(help="the folder to make", parser=path)],
+) -> None:
     """Make a project: a configuration, a model with its data, and tests of both."""
     from functrain.cli.init import init
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from functrain.cli.options import AsJson, Best, Directory, Mode, Monitor, Place, Step, words
+from functrain.cli.options import AsJson, Best, Directory, Mode, Monitor, Place, Step, path, words
 from functrain.cli.output import console, print_lines
 
 
 def ls(
     directory: Annotated[
-        Path, typer.Argument(help="a run, a checkpoint, or a folder of runs")
+        Path, typer.Argument(help="a run, a checkpoint, or a folder of runs", parser=path)
     ] = Path(),
     tree: Annotated[
         bool, typer.Option("--tree", help="of a run too: what was forked and set aside")
@@ -64,7 +64,7 @@ def diff(
 
 
 def verify(
-    paths: Annotated[list[Path], typer.Argument(help="runs or checkpoints")],
+    paths: Annotated[list[Path], typer.Argument(help="runs or checkpoints", parser=path)],
     as_json: AsJson = False,
 ) -> None:
     """Read every byte of checkpoints; exit with code 1 if any is damaged."""
@@ -75,7 +75,7 @@ def verify(
 
 def export(
     path: Place,
-    out: Annotated[Path, typer.Argument(help="the file to write")],
+    out: Annotated[Path, typer.Argument(help="the file to write", parser=path)],
     what: Annotated[
         str, typer.Option(help="params, ema or all", autocompletion=words("params", "ema", "all"))
     ] = "params",
@@ -103,7 +103,7 @@ def export(
 
 def member(
     path: Place,
-    out: Annotated[Path, typer.Argument(help="the checkpoint to write")],
+    out: Annotated[Path, typer.Argument(help="the checkpoint to write", parser=path)],
     index: Annotated[int | None, typer.Option(help="the member; by default the best one")] = None,
     step: Step = None,
     best: Best = False,
@@ -139,9 +139,11 @@ def prune(
 
 
 def plot(
-    runs: Annotated[list[Path], typer.Argument(help="runs, or directories of runs")],
+    runs: Annotated[list[Path], typer.Argument(help="runs, or directories of runs", parser=path)],
     metric: Annotated[list[str] | None, typer.Option(help="metrics, such as 'eval/*'")] = None,
-    out: Annotated[Path | None, typer.Option(help="FILE.png, .svg, .pdf or .html")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.png, .svg, .pdf or .html", parser=path)
+    ] = None,
     x: Annotated[
         str,
         typer.Option(
@@ -169,7 +171,10 @@ def plot(
 
 def report(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="FILE.html, by default RUN/report.html")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="FILE.html, by default RUN/report.html", parser=path),
+    ] = None,
 ) -> None:
     """Write a page about a run: its status, curves, recipe and checkpoints."""
     from functrain.view import report

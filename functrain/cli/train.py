@@ -19,6 +19,7 @@ from functrain.cli import output, seeds
 from functrain.cli.run_directory import ConfigurationFile, to_write
 from functrain.distributed.launch import processes
 from functrain.errors import ConfigError, MissingExtraError
+from functrain.errors.paths import absolute
 from functrain.listeners import ProgressBar
 from functrain.metrics.by_member import text
 from functrain.populations.program import Population
@@ -65,7 +66,7 @@ def train_one(
     """Train one run, with further listeners, and print its summary."""
     with config.importable(loaded):
         built = config.build(loaded.config)
-        directory = Path(loaded.config.directory)
+        directory, shown = built.store.directory, Path(loaded.config.directory)
         world = world_of(built.program)
         leads = world.rank == 0
         with world.failing_together(), built.store.lock() if leads else contextlib.nullcontext():
@@ -81,9 +82,9 @@ def train_one(
         heads = (loaded.config.name, "")
         output.print_table(console, heads, summary(run, of_seeds), folded=("",))
         # Not in the table, which would truncate long paths.
-        output.print_lines(console, f"run directory: {directory}")
+        output.print_lines(console, f"run directory: {shown}")
         if plot is not None:
-            output.print_lines(console, f"plot: {plot}")
+            output.print_lines(console, f"plot: {shown / plot.name}")
         if built.report is not None and ended:
             text = built.report(built.program, run.state)  # on every rank: it may evaluate
             console.print(text, highlight=False)
@@ -94,7 +95,7 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
     """Train a run for each seed that is not complete, and print their summary."""
     if processes(os.environ) > 1:
         raise ConfigError("several processes train one seed at a time: give seed=...", "seeds")
-    directory, until = Path(loaded.config.directory), loaded.config.fit.until
+    directory, until = absolute(loaded.config.directory), loaded.config.fit.until
     whole = ConfigurationFile(directory, to_write(loaded, loaded.composed))
     manifest, code = seeds.read(directory), 0
     for seed in loaded.config.seeds or ():
@@ -111,7 +112,7 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
             seeds.write(manifest)
         code = max(code, exit_code(run))
     seeds.print_spread(manifest.of(loaded.config.seeds or ()), loaded.config.name, console)
-    output.print_lines(console, f"runs: {directory}")
+    output.print_lines(console, f"runs: {loaded.config.directory}")
     return code
 
 
@@ -185,7 +186,7 @@ def _shown(name: str, value: Any, of_seeds: bool) -> str:
         return f"{mean} ± {std} over {found['runs']} seeds"
     if isinstance(value, list):
         return text(name, value).removeprefix(name).strip()
-    return plain_text.number(float(value))
+    return plain_text.number(value)
 
 
 def exit_code(run: ft.Run) -> int:

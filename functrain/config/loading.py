@@ -21,6 +21,7 @@ from functrain.config.schema import RunConfig, SearchConfig
 from functrain.config.yaml_file import YamlFile, parse_file
 from functrain.errors import ConfigError, SearchError
 from functrain.errors.nearest import nearest
+from functrain.errors.paths import expanded
 from functrain.search.space import Space, parameters, read_parameter, read_space
 
 # The shipped examples by kind.
@@ -93,7 +94,7 @@ def load_search(source: str, overrides: Sequence[str] = ()) -> SearchConfig:
             plain["overrides"] = []
         config = cast(SearchConfig, convert(plain, SearchConfig))
         space = _space(config.space)
-    base = Path(source).parent / config.base
+    base = expanded(source).parent / expanded(config.base)
     beside = folder is not None and base.suffix in _SUFFIXES and base.exists()
     return attrs.evolve(config, space=space, base=str(base) if beside else config.base)
 
@@ -153,12 +154,12 @@ def resolved(data: dict[str, Any]) -> dict[str, Any]:
 def _root(source: str, examples: Sequence[str]) -> tuple[YamlFile, Path | None]:
     if source in examples:
         return read_file(EXAMPLES / f"{source}.yaml"), None
-    path = Path(source)
-    if path.suffix not in _SUFFIXES:
+    if Path(source).suffix not in _SUFFIXES:
         raise ConfigError(
             f"{source!r} is neither an example ({', '.join(examples)}) nor a .yaml file"
             f"{nearest(source, examples)}"
         )
+    path = expanded(source)
     return read_file(path, source), path.resolve().parent
 
 

@@ -23,6 +23,7 @@ from functrain.config.targets import TARGET, imported, instantiated, parameters
 from functrain.core import learning_rate
 from functrain.data import as_source
 from functrain.errors import ConfigError
+from functrain.errors.paths import absolute, expanded
 from functrain.own_steps.states import seed_of
 from functrain.schedules import schedule_end
 from functrain.training.decisions import Decisions
@@ -87,7 +88,7 @@ def import_folders(loaded: Loaded) -> list[Path]:
     """Return the absolute folders of the modules of a configuration."""
     own = [] if loaded.folder is None else [loaded.folder]
     base = loaded.folder or Path.cwd()
-    return [*own, *((base / folder).resolve() for folder in loaded.config.import_from)]
+    return [*own, *((base / expanded(folder)).resolve() for folder in loaded.config.import_from)]
 
 
 def build(config: RunConfig) -> RunObjects:
@@ -96,6 +97,7 @@ def build(config: RunConfig) -> RunObjects:
     Raises:
         ConfigError: an object cannot be built; the message names its key.
     """
+    directory = absolute(config.directory)  # before any code of the user may change the folder
     build_key("fit.until", lambda: Limits.of(config.fit.until))
     build_key("fit.eval_every", lambda: duration(config.fit.eval_every))
     build_key("fit.save_every", lambda: duration(config.fit.save_every))
@@ -110,7 +112,7 @@ def build(config: RunConfig) -> RunObjects:
     _check_rules(early_stop)
     build_key("listeners", lambda: Listeners.of(listeners))
     _check_weights(config)
-    store = build_key("checkpoints", lambda: ft.Checkpoints(config.directory, **keeping))
+    store = build_key("checkpoints", lambda: ft.Checkpoints(directory, **keeping))
     decisions = Decisions.of(program, as_rule(early_stop), store, config.fit.restore_best)
     _check_monitored(decisions, Evaluations.of(eval_data, duration(config.fit.eval_every)))
     return RunObjects(

@@ -10,7 +10,8 @@ import attrs
 from functrain.config.conversion import AtLeast, Described
 from functrain.core.ema import EMA, SWA
 from functrain.distributed.placement import Placement
-from functrain.errors import ConfigError
+from functrain.errors import ConfigError, ConfigurationError
+from functrain.errors.paths import expanded
 from functrain.training.early_stopping.rules import EarlyStop
 
 # A mapping with ``_target_``; one of these, or several by name.
@@ -230,6 +231,19 @@ class PartConfig:
                 raise ConfigError("missing", name)
 
 
+def _place(text: str) -> str:
+    """Return the path of a directory; an unset variable of the shell is none."""
+    try:
+        return str(expanded(text))
+    except ConfigurationError as error:
+        raise ConfigError(str(error), "directory") from error
+
+
+def _named(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
+    if not value:  # the directory would be the one of all runs
+        raise ConfigError('expected a name, got ""', attribute.name)
+
+
 def _distinct(_: Any, attribute: attrs.Attribute[Any], value: list[int] | None) -> None:
     if value is not None and (not value or len(set(value)) < len(value)):
         raise ConfigError(f"expected different numbers, at least one, got {value}", attribute.name)
@@ -274,8 +288,8 @@ class RunConfig(PartConfig):
     data: Target
     fit: FitOptions
     programs: dict[str, PartConfig] | None = None
-    name: str = "run"
-    directory: str = "runs/run"
+    name: str = attrs.field(default="run", validator=_named)
+    directory: str = attrs.field(default="runs/run", converter=_place)
     seed: int = 0
     seeds: list[int] | None = attrs.field(default=None, validator=_distinct)
     threads: Annotated[int, AtLeast(1)] | None = None
@@ -323,8 +337,8 @@ class SearchConfig:
     base: str
     space: dict[str, Any]
     metric: str
-    name: str
-    directory: str
+    name: str = attrs.field(validator=_named)
+    directory: str = attrs.field(converter=_place)
     overrides: list[str] = attrs.field(factory=list)
     direction: Literal["minimize", "maximize"] | None = None
     value: Literal["last", "best"] = "last"

@@ -89,3 +89,29 @@ def test_report_prints_its_path(functrain: Run, tmp_path: Path) -> None:
     assert functrain("report", run).out.strip() == str(run / "report.html")
     out = tmp_path / "page.html"
     assert functrain("report", run, "--out", out).out.strip() == str(out)
+
+
+def test_an_exact_name_counts_before_a_pattern(functrain: Run, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", 3, **{"iou[car]": 0.5, "iouc": 0.25})
+    out = tmp_path / "a.html"
+    assert functrain("plot", run, "--metric", "iou[car]", "--out", out).code == 0
+    assert "iou[car]" in out.read_text()
+    assert "iouc" not in out.read_text()
+    for pattern in ("iou[[]car]", "iou?car?"):
+        assert functrain("plot", run, "--metric", pattern, "--out", out).code == 0
+    functrain("plot", run, "--metric", "iou[dog]", "--out", out).refuses("no metric matches")
+
+
+def test_a_path_is_not_empty_and_may_begin_with_the_home_directory(
+    functrain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "run", 3)
+    assert functrain("plot", "~/run", "--out=~/a.html").code == 0
+    assert (tmp_path / "a.html").exists()
+    assert not (tmp_path / "~").exists()
+    for arguments in (("plot", "run", "--out="), ("init", ""), ("prune", "", "--keep-last", "1")):
+        done = functrain(*arguments)
+        assert done.code == 2
+        assert "expected a path" in done.err

@@ -215,3 +215,34 @@ class TestLocations:
         (folder / "run.yaml").write_text("data: &a\n  x: [*a]\n")
         with pytest.raises(ConfigError, match=r"run.yaml:.*data.x.0: an alias contains itself"):
             config.load("run.yaml")
+
+
+@pytest.mark.parametrize("text", ["0x_", "0b_", "!!int abc", "!!float x", "!!bool xyz", "9" * 5000])
+def test_a_scalar_that_is_no_value_is_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as"):
+        config.load("digits", [f"name={text}"])
+    (tmp_path / "run.yaml").write_text(f"name: {text}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml.*line 1.*cannot be read as"):
+        config.load(str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.parametrize("text", ["._", "._5", "._e+5", "-._"])
+def test_what_has_no_digit_first_is_text(text: str) -> None:
+    assert config.load("digits", [f"name={text}"]).config.name == text
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        config.load("digits", [f"seed={text}"])
+
+
+@pytest.mark.parametrize("given", ["directory=", "name=", "directory=''", "directory=null"])
+def test_an_unset_variable_is_no_directory(given: str) -> None:
+    with pytest.raises(ConfigError, match=given.partition("=")[0]):
+        config.load("digits", [given])
+    with pytest.raises(ConfigError, match=given.partition("=")[0]):
+        config.load_search("digits_search", [given])
+
+
+def test_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    loaded = config.load("digits", ["directory=~/runs/a"])
+    assert config.build(loaded.config).store.directory == tmp_path / "runs" / "a"
+    assert config.load_search("digits_search", ["directory=~/s"]).directory == str(tmp_path / "s")
