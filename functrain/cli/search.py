@@ -20,9 +20,11 @@ from functrain.cli.train import fit, set_torch_options
 from functrain.config import SearchConfig
 from functrain.errors import ConfigError, MissingExtraError
 from functrain.errors.optional import require
+from functrain.errors.paths import absolute
 from functrain.search import report, search
 from functrain.search.arguments import direction_of
-from functrain.search.objective import with_rules
+from functrain.search.manifest import read_settings
+from functrain.search.objective import describe_fit, with_rules
 from functrain.search.study import open_study
 from functrain.training.events import Listener
 from functrain.view import plain_text
@@ -38,11 +40,13 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     options = config.load_search(source, overrides)
     logging = require("optuna.logging", "search")
     logging.set_verbosity(logging.WARNING)
+    directory = absolute(options.directory)
     if only_report:
         direction = direction_of(options.metric, options.direction)
-        study = open_study(Path(options.directory), direction, None, new=False)
-        _print(study, options, console)
+        _print(open_study(directory, direction, None, new=False), options, directory, console)
         return 0
+    for name in set(OWN_KEYS) & options.space.keys():
+        raise ConfigError("the search sets it for each trial; leave it out", f"space.{name}")
     base = load_trial(options, {})
     set_torch_options(base.config)
     if base.config.population is not None:
@@ -53,15 +57,17 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         )
     with config.importable(base):
         example = {name: parameter.example for name, parameter in options.space.items()}
-        config.build(load_trial(options, example).config)  # finds mistakes early
-        named = attrs.asdict(options, recurse=False)
+        built = config.build(load_trial(options, example).config)  # finds mistakes early
+        seeds = options.seeds or base.config.seeds or [base.config.seed]
+        named = {**attrs.asdict(options, recurse=False), "seeds": seeds, "directory": directory}
+        shared = describe_fit({"data": built.data, "eval_data": built.eval_data})
         found = search(
-            Trial(options, console),
+            Trial(options, console, shared),
             settings=dict(_flat(base.plain, "base")),
             say=lambda line: output.print_lines(console, line),
             **{key: named[key] for key in named if key not in ("base", "overrides", "name")},
         )
-    _print(found.study, options, console)
+    _print(found.study, options, directory, console)
     again = shlex.join(["functrain", "search", source, *overrides])
     if found.reason in ("interrupted", "timeout", "failures"):
         console.print(f"{found.reason}: {found.detail}; continue with: {again}", soft_wrap=True)
@@ -81,7 +87,7 @@ def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
 # -- the report ---------------------------------------------------------------------------------
 
 
-def _print(study: Any, options: SearchConfig, console: Console) -> None:
+def _print(study: Any, options: SearchConfig, directory: Path, console: Console) -> None:
     best = report.ranked(study)
     console.print()
     if best:
@@ -99,15 +105,26 @@ def _print(study: Any, options: SearchConfig, console: Console) -> None:
         listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
         output.print_lines(console, f"importance: {listed}")
     try:
-        for path in report.draw(study, Path(options.directory), options.metric):
+        for path in report.draw(study, directory, options.metric):
             output.print_lines(console, f"plot: {path}")
     except MissingExtraError as error:
         console.print(f"no plots: {error}")
     if best:
         params = best[0].params
         chosen = {name: each.read(params[name]) for name, each in options.space.items()}
-        train = ["functrain", "train", options.base, *options.overrides, *assigned(chosen)]
+        given = assigned({**chosen, **_seeds(directory)})
+        train = ["functrain", "train", options.base, *options.overrides, *given]
         output.print_lines(console, f"train the best with: {shlex.join(train)}")
+
+
+def _seeds(directory: Path) -> dict[str, Any]:
+    """Return the options by which a run has the seeds of the trials."""
+    settings = read_settings(directory)
+    seeds = settings["seeds"]
+    if len(seeds) > 1:
+        return {"seeds": seeds}
+    of_base = {"seeds": None} if settings.get("base.seeds") else {}
+    return {"seed": seeds[0], **of_base}
 
 
 def _cells(row: report.Row, names: Sequence[str], style: str) -> list[object]:
@@ -130,6 +147,11 @@ class Trial:
 
     options: SearchConfig
     console: Console
+    shared: dict[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the data; the rest is in the configuration."""
+        return self.shared
 
     def __call__(
         self,

@@ -329,6 +329,7 @@ class SearchConfig:
         space: parameters by their dotted path in the base.
         name: the name of the search, by default that of the file.
         directory: the directory of the search, by default ``runs/NAME``.
+        seeds: each trial runs with all of these, by default with ``seeds`` or ``seed`` of the base.
         population: draw so many trials at once; those that differ only in numbers of optimizer,
             schedule, clipping or EMA train as one population.
         halving: ``every``, ``keep`` and ``least`` of successive halving in a population.
@@ -344,7 +345,7 @@ class SearchConfig:
     value: Literal["last", "best"] = "last"
     trials: Annotated[int, AtLeast(1)] = 20
     timeout: Duration | None = None
-    seeds: list[int] = attrs.field(factory=lambda: [0])
+    seeds: list[int] | None = attrs.field(default=None, validator=_distinct)
     sampler: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None
     population: Annotated[int, AtLeast(1)] = 1

@@ -15,7 +15,13 @@ from functrain.errors.paths import absolute
 from functrain.errors.validators import plain
 from functrain.search import arguments, factories
 from functrain.search.arguments import Direction
-from functrain.search.manifest import read_members, trial_directory, write_members, write_or_check
+from functrain.search.manifest import (
+    forget_changing,
+    read_members,
+    trial_directory,
+    write_members,
+    write_or_check,
+)
 from functrain.search.objective import Objective
 from functrain.search.space import read_space
 from functrain.search.study import Drawn, TrialQueue, open_study
@@ -115,6 +121,7 @@ def search(
     arguments.check_population(objective, population, rule)
     judge = pruner if hasattr(pruner, "prune") else factories.make_pruner(pruner)
     limit = arguments.seconds(timeout)
+    shared = getattr(objective, "describe", dict)
     write_or_check(where, {
         "metric": metric,
         "direction": direction,
@@ -122,12 +129,15 @@ def search(
         "seeds": list(seeds),
         **{f"space.{name}": repr(parameter) for name, parameter in parameters.items()},
         **(settings or {}),
+        "shared": shared(),
     })  # fmt: skip
     queue = TrialQueue(open_study(where, direction, judge), where, options, trials, parameters)
     goal = Goal(metric, direction == "maximize", value == "best")
     own: Any = objective  # which trains populations, if there are to be some
     trainer = Trainer(own, goal, seeds, where, rule, say)
-    return Search(queue.study, where, *_Loop(trainer, queue, max_failures, limit, population).run())
+    ended = _Loop(trainer, queue, max_failures, limit, population).run()
+    forget_changing(where, shared())
+    return Search(queue.study, where, *ended)
 
 
 @attrs.frozen

@@ -98,6 +98,23 @@ def write_members(search: Path, members: Members) -> None:
     _write(directory / POPULATION, attrs.asdict(members))
 
 
+def read_settings(directory: Path) -> dict[str, Any]:
+    """Return the settings of a search, without any if there is none."""
+    return _read(directory / SEARCH) or {}
+
+
+def forget_changing(directory: Path, shared: dict[str, Any]) -> None:
+    """Keep no description of data that differs once trials have read it, such as a log.
+
+    ``shared`` is the description made again.
+    """
+    settings = read_settings(directory)
+    before = settings.get("shared", {})
+    kept = {key: value if value == shared.get(key) else None for key, value in before.items()}
+    if kept != before:
+        _write(directory / SEARCH, {**settings, "shared": kept})
+
+
 def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
     """Write the settings of a search, or check that those in the directory are the same."""
     before = _read(directory / SEARCH)
@@ -105,6 +122,11 @@ def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
     if before is None:
         _write(directory / SEARCH, now)
         return
+    here = now.pop("shared", {})
+    there = before.pop("shared", here)
+    unknown = {key for key in there.keys() & here.keys() if None in (there[key], here[key])}
+    before |= {key: value for key, value in there.items() if key not in unknown}
+    now |= {key: value for key, value in here.items() if key not in unknown}
     changed = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
         for key in {**before, **now}

@@ -9,11 +9,15 @@ from typing import Any, Protocol, TypeAlias
 import attrs
 
 from functrain.core.program import Program
+from functrain.data import as_source
+from functrain.data.description import describe
 from functrain.errors import SearchError
 from functrain.populations.construct import population as populate
+from functrain.training.durations import duration
 from functrain.training.events import Listener
 from functrain.training.fitting import fit
 from functrain.training.history import Run
+from functrain.training.plan import Evaluations
 
 Params: TypeAlias = dict[str, Any]
 
@@ -115,6 +119,10 @@ class ProgramObjective:
             **options,
         )
 
+    def describe(self) -> dict[str, Any]:
+        """Return what all trials of a search share: the data, and the arguments of ``fit``."""
+        return describe_fit(self.fit)
+
     def key(self, params: Params) -> Hashable:
         """Return the parameters that must be equal in one population."""
         return repr([(name, params[name]) for name in sorted(params) if name not in self.members])
@@ -122,6 +130,29 @@ class ProgramObjective:
     def program(self, params: Params) -> Program:
         """Return the program of a trial."""
         return self.make(params)
+
+
+# Arguments of ``fit`` that change no result, or have a description of their own.
+_NOT_DESCRIBED = ("data", "eval_data", "listeners", "progress", "save_every", "steps_per_call")
+
+
+def describe_fit(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data and the arguments of ``fit`` as plain data, as far as they have a text.
+
+    Example:
+        >>> described = describe_fit({"data": [1, 2], "until": "2 epochs"})
+        >>> described["data.batches_in_an_epoch"], described["until"]
+        (2, '2 epochs')
+    """
+    sets = Evaluations.of(options.get("eval_data"), duration("1 epoch")).sets
+    sources = {"data": as_source(options["data"])} if "data" in options else {}
+    sources |= {f"eval_data.{name}": each.data for name, each in sets.items()}
+    data = [(at, describe(source)) for at, source in sources.items()]
+    given = {k: v for k, v in options.items() if k not in _NOT_DESCRIBED and v is not None}
+    return {
+        **{f"{at}.{key}": value for at, found in data for key, value in found.items()},
+        **{name: str(value) for name, value in given.items() if " at 0x" not in str(value)},
+    }
 
 
 def with_rules(given: Any, listeners: list[Listener]) -> Any:

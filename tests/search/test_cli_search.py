@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from processes import Child
 
+import functrain as ft
 from functrain.cli import main
 
 pytest.importorskip("optuna")
@@ -236,3 +239,38 @@ def test_mistakes_are_one_line_before_anything_is_written(
     code, _, err = here(argument)
     assert (code, message in err, len(err.splitlines())) == (2, True, 1), err
     assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("given", ["seed: 5", "seeds: [5]"])
+def test_the_seeds_of_the_base_are_those_of_the_trials(
+    folder: Path, here: Here, given: str
+) -> None:
+    (folder / "base.yaml").write_text(f"{BASE}{given}\n")
+    code, out, err = here("~seeds", "trials=1", "name=one")
+    assert code == 0, err
+    command = next(line for line in out.splitlines() if line.startswith("train the best with: "))
+    assert "seed=5" in command
+    again = [*shlex.split(command)[5:], "directory=again"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["functrain", *again])
+        with contextlib.suppress(SystemExit):
+            main()
+    trial = folder / "runs/one/trial-0000/seed-5"
+    rows = [ft.History.read(each).rows for each in (trial, folder / "again")]
+    assert rows[0] == rows[1]
+
+
+def test_a_space_has_no_key_that_the_search_sets(here: Here) -> None:
+    code, _, err = here("+space.seed=[1, 2]")
+    assert code == 2
+    assert "space.seed: the search sets it" in err
+
+
+def test_trials_of_data_with_other_contents_are_not_mixed(folder: Path, here: Here) -> None:
+    slow = "Slow(ft.data.Batches((X, 3 * X), batch_size), wait)"
+    for scale in (3, 30):
+        plain = f"ft.data.Batches((X, {scale} * X), batch_size)"
+        (folder / "mine.py").write_text(SOURCE.replace(slow, plain))
+        code, _, err = here("name=mixed", "trials=1", "seeds=[0]")
+    assert code == 2
+    assert "data.contents" in err

@@ -13,7 +13,7 @@ import torch
 
 import functrain as ft
 from functrain.errors import RunChangedError, SearchError
-from functrain.search import PredictedLossPruner, Search, report, search
+from functrain.search import PredictedLossPruner, ProgramObjective, Search, report, search
 from functrain.search.manifest import read_trial
 from functrain.search.objective import Objective
 from functrain.search.report import draw
@@ -442,3 +442,57 @@ class TestPredictedLossPruner:
         objective = partial(train, until="10 epochs")
         result = found(objective, tmp_path, pruner=pruner, trials=6, seeds=[0])
         assert report.counts(result.study)["pruned"] > 0
+
+
+def shared_search(directory: Path, trials: int, **options: Any) -> Any:
+    x = torch.ones(8, 1)
+    fit = {
+        "data": ft.data.Batches(x, 4),
+        "eval_data": ft.data.Batches(2 * x, 4, shuffle=False),
+        "until": "2 steps",
+        **options,
+    }
+
+    def make(params: dict[str, Any]) -> ft.Program:
+        loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+        return ft.program(lambda: torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=params["lr"]))
+
+    objective = ProgramObjective(make, members=["lr"], fit=fit)
+    space = {"lr": {"type": "float", "min": 1e-3, "max": 1e-1}}
+    given: Any = {"metric": "eval/loss", "directory": directory, "trials": trials}
+    return search(objective, space, say=lambda _: None, **given)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data": ft.data.Batches(torch.zeros(8, 1), 4)},
+        {"data": ft.data.Batches(torch.ones(8, 1), 2)},
+        {"eval_data": ft.data.Batches(torch.zeros(8, 1), 4, shuffle=False)},
+        {"eval_data": {"other": ft.data.Batches(torch.zeros(8, 1), 4, shuffle=False)}},
+        {"until": "3 steps"},
+        {"early_stop": ft.EarlyStop(patience=1)},
+    ],
+)
+def test_trials_of_other_data_or_arguments_are_not_mixed(tmp_path: Path, other: Any) -> None:
+    shared_search(tmp_path, 1)
+    assert len(shared_search(tmp_path, 2).study.trials) == 2
+    with pytest.raises(RunChangedError, match=next(iter(other))):
+        shared_search(tmp_path, 3, **other)
+
+
+def test_data_that_changes_as_it_is_read_may_differ(tmp_path: Path) -> None:
+    class Log(torch.utils.data.Dataset[torch.Tensor]):
+        def __init__(self) -> None:
+            self.read = list[int]()
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            self.read.append(index)
+            return torch.ones(1)
+
+    loader: Any = torch.utils.data.DataLoader(Log(), batch_size=4)
+    shared_search(tmp_path, 1, data=loader)
+    assert len(shared_search(tmp_path, 2, data=loader).study.trials) == 2
