@@ -12,7 +12,7 @@ from functrain.core.buffers import statistics_after
 from functrain.core.clipping import block_norm
 from functrain.core.gradients import GradientFunction
 from functrain.core.loss import Outcome
-from functrain.core.part_sums import Part, mean_outcome, part_sums
+from functrain.core.part_sums import Part, divide, mean_outcome, part_sums
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.errors import LossError
@@ -60,7 +60,7 @@ def step_gradients(
     if len(batches) == 1:
         grads, buffers, outcome = part.unscaled(part.compute(state["buffers"], batches[0], None))
     else:
-        grads, buffers, outcome, norm = _of_micro_batches(part, state["buffers"], batches)
+        grads, buffers, outcome, norm = _of_micro_batches(part, given, state["buffers"], batches)
     require_gradients(fixed, grads)
     if watched:
         writes.notice(given, params)
@@ -70,14 +70,14 @@ def step_gradients(
 
 
 def _of_micro_batches(
-    part: Part, buffers: Tensors, batches: list[Batch]
+    part: Part, params: Tensors, buffers: Tensors, batches: list[Batch]
 ) -> tuple[Tensors, Tensors, Outcome, Tensor | None]:
     found = part_sums(part, buffers, batches, len(batches), 0, passed=True)
     outcome, divisor = mean_outcome(found.outcomes, found.weights, part.scale)
     # A backward pass finds them in its own order, and a norm depends on the order.
-    grads = {path: found.sums[0][path] for path in part.fixed.trainable if path in found.sums[0]}
-    for grad in grads.values():
-        grad.div_(divisor.to(grad.dtype))
+    total = found.sums[0]
+    paths = [path for path in part.fixed.trainable if path in total]
+    grads = {path: divide(total.pop(path), divisor, params[path].dtype) for path in paths}
     statistics = statistics_after(part.fixed.model.statistics, buffers, found.buffers)
     norm = block_norm(list(grads.values())) if grads else None
     return grads, {**found.buffers[-1], **statistics}, outcome, norm

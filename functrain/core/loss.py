@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from functrain.core.batch import known_size
 from functrain.core.metrics import Metric, is_metric
-from functrain.core.precision import Precision, autocast
+from functrain.core.precision import Precision, autocast, widened
 from functrain.errors import ConfigurationError, LossError
 
 RESERVED = frozenset({"loss", "lr", "grad_norm", "step", "epoch"})
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
         weight = known_size(batch) if self.weight is None else self.weight
         value: Any = self.value
         device = torch.device("cpu") if value is None else value.device
-        found = _scalar("weight", weight, device)
+        found = widened(_scalar("weight", weight, device))
         return not_negative(found) if isinstance(weight, Tensor) else found
 
 

@@ -27,6 +27,7 @@ from functrain.core.gradients import (
 )
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
+from functrain.core.precision import widened
 from functrain.core.recipe import Fixed
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
@@ -103,7 +104,8 @@ class Part:
         """Return gradients without fp16's factor."""
         if self.scale is None:
             return found
-        grads = {path: grad / self.scale.to(grad.dtype) for path, grad in found.grads.items()}
+        each = found.grads.items()
+        grads = {path: divide(widened(grad), self.scale, grad.dtype) for path, grad in each}
         return found._replace(grads=grads)
 
 
@@ -201,6 +203,11 @@ def divisor_of(weights: list[Tensor], loss_scale: Tensor | None) -> Tensor:
     return total if loss_scale is None else total * loss_scale
 
 
+def divide(total: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient in its own ``dtype``, from one that is :func:`widened`."""
+    return (total / divisor.to(total.dtype)).to(dtype)
+
+
 def _add(
     sums: list[Tensors],
     arrive: Callable[[Sequence[Tensors], str], None] | None,
@@ -209,7 +216,8 @@ def _add(
     grad: Tensor,
 ) -> None:
     """Add a gradient to the last sum."""
-    weighted, total = grad * weight.to(grad.dtype), sums[-1]
+    grad, total = widened(grad), sums[-1]
+    weighted = grad * weight.to(grad.dtype)
     if path in total:
         total[path].add_(weighted)
     else:

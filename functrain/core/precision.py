@@ -67,6 +67,16 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def summed_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which tensors of a dtype are scaled, summed and averaged."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return a tensor of 16 bits in float32, which holds a loss scale or a count of tokens."""
+    return tensor.to(summed_dtype(tensor.dtype))
+
+
 def initial_loss_scale(precision: Precision, device: torch.device) -> Tensors | None:
     """Return ``{"scale", "good_steps"}`` for fp16; ``None`` for precisions that need none."""
     if precision != "fp16":

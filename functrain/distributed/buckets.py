@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.clipping import block_size
+from functrain.core.precision import summed_dtype
 from functrain.core.state import Tensors
 
 # Bytes after which a bucket is full. A smaller one can leave earlier, but each is a message.
@@ -45,6 +46,11 @@ class Bucket:
     dtype: torch.dtype
     lengths: list[list[int]] = attrs.field(init=False)
     sizes: list[int] = attrs.field(init=False)
+
+    @property
+    def summed(self) -> torch.dtype:
+        """The dtype in which the gradients travel and are summed."""
+        return summed_dtype(self.dtype)
 
     @lengths.default
     def _lengths(self) -> list[list[int]]:
@@ -93,10 +99,10 @@ class Bucket:
 
     def _flat(self, path: str, grads: Tensors, like: Tensor) -> Tensor:
         if path in grads:
-            return grads[path].reshape(-1)
+            return grads[path].reshape(-1).to(self.summed)
         zero = complex(-0.0, -0.0) if self.dtype.is_complex else -0.0
         size = math.prod(self.leaves[path])
-        return torch.full((size,), zero, dtype=self.dtype, device=like.device)
+        return torch.full((size,), zero, dtype=self.summed, device=like.device)
 
 
 @attrs.frozen(eq=False)

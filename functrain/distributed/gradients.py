@@ -24,7 +24,7 @@ from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
-from functrain.core.part_sums import Part, PartSums, divisor_of, mean_outcome, part_sums
+from functrain.core.part_sums import Part, PartSums, divide, divisor_of, mean_outcome, part_sums
 from functrain.core.recipe import Fixed
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
@@ -97,8 +97,8 @@ class ShardedGradients:
         norm = self._torch_norm(found, len(batch.sizes))
         if norm is None:
             divisor = divisor_of(found.weights, scale)
-            for grad in grads.values():
-                grad.div_(divisor.to(grad.dtype))
+            dtypes = {path: state["params"][path].dtype for path in grads}
+            grads = {path: divide(grad, divisor, dtypes[path]) for path, grad in grads.items()}
             norm = clipping.block_norm(list(grads.values()))
         each = [{path: one[path] for path in facts.rewritten(before)} for one in found.buffers]
         buffers = self._buffers(before, each, found, facts, batch.bounds)

@@ -80,7 +80,7 @@ class Sums:
     def vector(self, number: int) -> Tensor:
         """Return a vector to gather a bucket in: one whose elements are not needed any more."""
         bucket, sent = self.buckets[number], self._sent[number]
-        if sent.vectors:
+        if sent.vectors and bucket.summed is bucket.dtype:
             return sent.vectors[0]
         return self.like.new_empty(sum(bucket.sizes), dtype=bucket.dtype)
 
@@ -92,7 +92,7 @@ class Sums:
         going = zip(*(bucket.by_rank(one) for one in vectors), strict=True)
         every = list(map(list, going)) if vectors else [[]] * self.exchange.ranks
         coming = [
-            [self.like.new_empty(bucket.sizes[rank], dtype=bucket.dtype) for _ in nodes]
+            [self.like.new_empty(bucket.sizes[rank], dtype=bucket.summed) for _ in nodes]
             for nodes in self._nodes()
         ]
         pending = self.exchange.start(every, coming)

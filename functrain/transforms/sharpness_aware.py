@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain.core import step
 from functrain.core.gradients import GradientFunction, Gradients, Request
+from functrain.core.precision import widened
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
 from functrain.core.state import Tensors
@@ -101,20 +102,16 @@ class Sharpness:
         """
         with torch.no_grad():
             sizes = {path: params[path].abs() if self.adaptive else None for path in grads}
-            scaled = {path: _times(grad, sizes[path]) for path, grad in grads.items()}
-            norm = torch.linalg.vector_norm(torch.stack([_norm(g) for g in scaled.values()]))
-            factor = self.rho / (norm + _SMALLEST_NORM)
-            return {
-                path: params[path] + _times(grad, sizes[path]) * factor.to(grad.dtype)
+            scaled = {path: _times(widened(grad), sizes[path]) for path, grad in grads.items()}
+            norms = [torch.linalg.vector_norm(grad) for grad in scaled.values()]
+            factor = self.rho / (torch.linalg.vector_norm(torch.stack(norms)) + _SMALLEST_NORM)
+            steps = {
+                path: _times(grad, sizes[path]) * factor.to(grad.dtype)
                 for path, grad in scaled.items()
             }
-
-
-def _norm(grad: Tensor) -> Tensor:
-    # In float16 the smallest norm would be 0.
-    wide = torch.promote_types(grad.dtype, torch.float32)
-    norm: Tensor = torch.linalg.vector_norm(grad, dtype=wide)
-    return norm
+            return {
+                path: (params[path] + step).to(params[path].dtype) for path, step in steps.items()
+            }
 
 
 def _times(grad: Tensor, size: Tensor | None) -> Tensor:

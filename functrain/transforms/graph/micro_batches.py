@@ -22,7 +22,13 @@ from functrain.core.batch import copied
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
-from functrain.core.part_sums import differentiation, mean_outcome, part_stream
+from functrain.core.part_sums import (
+    differentiation,
+    divide,
+    mean_outcome,
+    part_stream,
+)
+from functrain.core.precision import widened
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
 from functrain.transforms.graph.capture import Captured, capture
@@ -147,7 +153,7 @@ class Parts:
         trainable = {path: state["params"][path] for path in self.fixed.trainable}
         return {
             "params": self.fixed.model.writes.owned(state["params"]),
-            "total": {path: torch.zeros_like(param) for path, param in trainable.items()},
+            "total": {path: widened(torch.zeros_like(param)) for path, param in trainable.items()},
             "buffers": {path: buffer.clone() for path, buffer in state["buffers"].items()},
         }
 
@@ -228,7 +234,8 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
             grads, after, outcome = of_batch(spare, batch, own["scale"], None)
         weight = outcome.weight_of(batch)
         added = {
-            path: total[path].addcmul(grad, weight.to(grad.dtype)) for path, grad in grads.items()
+            path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))
+            for path, grad in grads.items()
         }
         old = [{path: total[path] for path in grads}, buffers, own["params"]]
         write(old, [added, after, params])
@@ -254,9 +261,11 @@ def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> 
     def function(tensors: list[Tensor]) -> dict[str, Any]:
         own = with_tensors(given, iter(tensors))
         state, scalars = own["state"], own["rest"]["scalars"]
-        divisor = own["divisor"]
-        grads = {path: total / divisor.to(total.dtype) for path, total in own["total"].items()}
-        params = {**state["params"], **own["written"]}
+        divisor, old = own["divisor"], state["params"]
+        grads = {
+            path: divide(total, divisor, old[path].dtype) for path, total in own["total"].items()
+        }
+        params = {**old, **own["written"]}
         found = StepGradients(grads, params, own["after"], Outcome(own["loss"], None, {}))
         execution = step.by_rule(lambda *_: found)
         rates = own["rest"]["lr"], own["rest"]["ema_due"]

@@ -1,0 +1,104 @@
+"""Parameters of 16 bits: numbers that 16 bits do not hold never meet them in their dtype."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import functrain as ft
+
+HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+WAYS: dict[str, Callable[[ft.Program], ft.Program]] = {
+    "eager": lambda program: program,
+    "donated": ft.donated,
+    "compiled": lambda program: ft.compiled(program, backend="eager"),
+}
+ALL_WAYS = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 8, generator=generator)
+    return x, x[:, :3].argmax(1)
+
+
+def loss_of(weight: float | None = None) -> Callable[[nn.Module, Any], ft.Loss]:
+    def loss(model: nn.Module, given: Any) -> ft.Loss:
+        x, y = given
+        out = model(x.to(next(model.parameters()).dtype)).float()
+        return ft.Loss(nn.functional.cross_entropy(out, y), weight)
+
+    return loss
+
+
+def trained(
+    module: nn.Module, way: Callable[[ft.Program], ft.Program], loss: Any = None, **options: Any
+) -> dict[str, Tensor]:
+    """Return the changes of the parameters in a few steps."""
+    optimizer = options.pop("optimizer", ft.optim.SGD(lr=0.1))
+    program = way(ft.program(module, loss or loss_of(), optimizer, **options))
+    start, state = program.init(), program.init()
+    for _ in range(5):
+        state, _ = program.train_step(state, batch())
+    return {path: (value - start.params[path]).float() for path, value in state.params.items()}
+
+
+def assert_near(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for path, change in expected.items():
+        torch.testing.assert_close(found[path], change, rtol=0.1, atol=4e-3)
+        assert change.any()
+
+
+@HALVES
+@ALL_WAYS
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_loss_scale_leaves_the_gradients_as_they_are(
+    dtype: torch.dtype, way: Callable[[ft.Program], ft.Program], accumulate: int
+) -> None:
+    module = network()
+    expected = trained(copy.deepcopy(module), way)
+    scaled = trained(module.to(dtype), way, precision="fp16", accumulate=accumulate)
+    assert_near(scaled, expected)
+
+
+@ALL_WAYS
+@pytest.mark.parametrize("weight", [70_000.0, 1e6, torch.tensor(40_000.0).half()], ids=str)
+def test_micro_batches_may_weigh_more_than_16_bits_hold(
+    way: Callable[[ft.Program], ft.Program], weight: Any
+) -> None:
+    module = network()
+    expected = trained(copy.deepcopy(module), way)
+    found = trained(module.half(), way, loss_of(weight), accumulate=2)
+    assert_near(found, expected)
+
+
+def test_many_members_train_as_one() -> None:
+    module, optimizer = network().half(), ft.optim.SGD(lr=0.1)
+    made = ft.program(module, loss_of(1e6), optimizer, accumulate=2)
+    members = ft.population(made, seeds=[0, 0])
+    state, alone = members.init(), made.init()
+    for _ in range(5):
+        (state, _), (alone, _) = members.train_step(state, batch()), made.train_step(alone, batch())
+    for path, values in state.params.items():
+        torch.testing.assert_close(values[0], alone.params[path], rtol=0.01, atol=1e-3)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_sharpness_is_measured_below_the_smallest_half(adaptive: bool) -> None:
+    """The factor on scaled gradients is about 1e-7."""
+    module = network()
+    aware = lambda program: ft.sharpness_aware(program, rho=4.0, adaptive=adaptive)  # noqa: E731
+    expected = trained(copy.deepcopy(module), aware)
+    plain = trained(copy.deepcopy(module), WAYS["eager"])
+    assert (expected["0.weight"] - plain["0.weight"]).abs().max() > 0.01
+    assert_near(trained(module.half(), aware, precision="fp16"), expected)
