@@ -3,6 +3,8 @@
 After Polyak & Juditsky (1992); the update is that of ``torch.optim.swa_utils.get_ema_multi_avg_fn``
 with its rule that the first update copies. Buffers are not averaged: the averaged weights are
 evaluated with the present buffers, as ``AveragedModel(use_buffers=False)`` does.
+
+Averages of 16-bit parameters are kept in float32: in 16 bits, an update would be rounded away.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.precision import widest
+from functrain.core.precision import widened, widest
 from functrain.core.state import Tensors
 from functrain.errors.validators import integer, number
 
@@ -35,7 +37,7 @@ class Average:
     every: int
 
     def init(self, params: Tensors) -> dict[str, Any]:
-        """State before the first update: a copy of the trainable parameters.
+        """State before the first update: a copy of the trainable parameters, of at least 32 bits.
 
         Args:
             params: trainable parameters by path.
@@ -44,7 +46,7 @@ class Average:
             ``{"params": copies, count: int64 scalar}``.
         """
         device = next(iter(params.values())).device
-        copies = {path: tensor.clone() for path, tensor in params.items()}
+        copies = {path: widened(tensor).clone() for path, tensor in params.items()}
         return {"params": copies, self.count: torch.zeros((), dtype=torch.int64, device=device)}
 
     @property
@@ -87,7 +89,10 @@ class Average:
             return ema
         old, updates = ema["params"], ema[self.count]
         weight = self.weight(updates)
-        new = {path: old[path].lerp(params[path], weight.to(old[path].dtype)) for path in old}
+        new = {
+            path: average.lerp(widened(params[path]), weight.to(average.dtype))
+            for path, average in old.items()
+        }
         if isinstance(moves, Tensor):
             new = {path: torch.where(moves, new[path], old[path]) for path in old}
         return {"params": new, self.count: updates + due}
@@ -98,7 +103,7 @@ class Average:
         if moves is False:
             return
         old, updates = ema["params"], ema[self.count]
-        new = [params[path] for path in old]
+        new = [widened(params[path]) for path in old]
         weight = self.weight(updates)
         if updates.is_cpu:
             # The list form takes one call.

@@ -116,9 +116,10 @@ def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]
 
 def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
     """Return the parameters that an evaluation uses."""
+    params = state.params
     if weights == "params":
-        trained = {path: state.params[path] for path in fixed.trainable}
-        return {**state.params, **fixed.recipe.optimizer.eval_params(state.optimizer, trained)}
+        trained = {path: params[path] for path in fixed.trainable}
+        return {**params, **fixed.recipe.optimizer.eval_params(state.optimizer, trained)}
     if weights != "ema":
         raise ConfigurationError(f'weights: expected "params" or "ema", got {weights!r}')
     if state.ema is None:
@@ -126,7 +127,8 @@ def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
             'weights="ema" was asked for, but the program keeps no average; make it with '
             "functrain.program(..., ema=0.999)"
         )
-    return {**state.params, **state.ema["params"]}
+    averages = {path: value.to(params[path].dtype) for path, value in state.ema["params"].items()}
+    return {**params, **averages}
 
 
 def evaluation_stream(state: TrainState) -> int:

@@ -125,7 +125,7 @@ def _problems(fixed: Fixed, state: TrainState) -> list[str]:
     return [
         problem.format(repr(tree.path_string((part, *path))))
         for part, expected in _expected(fixed, state).items()
-        for problem, path in _differences(expected, getattr(state, part))
+        for problem, path in _differences(expected, getattr(state, part), dtypes=part == "ema")
     ]
 
 
@@ -145,7 +145,7 @@ def _initial(fixed: Fixed, trained: Tensors) -> dict[str, Any]:
     return {"optimizer": optimizer.init(trained), "ema": None if ema is None else ema.init(trained)}
 
 
-def _differences(expected: Any, given: Any) -> Iterator[tuple[str, tree.Path]]:
+def _differences(expected: Any, given: Any, dtypes: bool) -> Iterator[tuple[str, tree.Path]]:
     ours, theirs = _leaves(expected), _leaves(given)
     unexpected = {path for path in theirs.keys() - ours.keys() if "group" not in path}
     yield from (("missing {}", path) for path in sorted(ours.keys() - theirs.keys(), key=repr))
@@ -158,6 +158,8 @@ def _differences(expected: Any, given: Any) -> Iterator[tuple[str, tree.Path]]:
             yield f"{{}} is a {type(found).__name__}, expected a tensor", path
         elif list(found.shape) != shape:
             yield f"{{}} has shape {list(found.shape)}, expected {shape}", path
+        elif dtypes and found.dtype is not ours[path].dtype:
+            yield f"{{}} has the dtype {found.dtype}, expected {ours[path].dtype}", path
 
 
 def _leaves(part: Any) -> dict[tree.Path, Any]:

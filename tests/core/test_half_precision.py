@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -102,3 +104,58 @@ def test_sharpness_is_measured_below_the_smallest_half(adaptive: bool) -> None:
     plain = trained(copy.deepcopy(module), WAYS["eager"])
     assert (expected["0.weight"] - plain["0.weight"]).abs().max() > 0.01
     assert_near(trained(module.half(), aware, precision="fp16"), expected)
+
+
+@HALVES
+@ALL_WAYS
+@pytest.mark.parametrize("average", [ft.EMA(0.9995), ft.SWA()], ids=str)
+def test_an_average_follows_steps_that_16_bits_round_away(
+    dtype: torch.dtype, way: Callable[[ft.Program], ft.Program], average: Any
+) -> None:
+    module, adam = network().to(dtype), ft.optim.AdamW(lr=1e-3, eps=1e-4)
+    wide = ft.optim.Float32State(adam, master_weights=True)
+    program = way(ft.program(module, loss_of(), wide, ema=average))
+    state, seen = program.init(), []
+    for _ in range(20):
+        state, _ = program.train_step(state, batch())
+        seen.append({path: value.float().clone() for path, value in state.params.items()})
+    reference: Any = {"params": seen[0], average.count: torch.ones((), dtype=torch.int64)}
+    for number, params in enumerate(seen[1:], start=2):
+        reference = average.update(reference, params, average.due(number))
+    for path, value in state.ema["params"].items():
+        torch.testing.assert_close(value, reference["params"][path], rtol=1e-5, atol=1e-6)
+    with program.evaluating(state, "ema") as lent:
+        assert {one.dtype for one in lent.parameters()} == {dtype}
+    assert program.eval_step(state, batch(), "ema")["loss"].isfinite()
+
+
+def test_members_keep_their_averages_in_float32() -> None:
+    made = ft.program(network().bfloat16(), loss_of(), ft.optim.SGD(lr=0.1), ema=0.99)
+    members = ft.population(made, seeds=[0, 1])
+    state, _ = members.train_step(members.init(), batch())
+    assert {one.dtype for one in state.ema["params"].values()} == {torch.float32}
+    assert members.eval_step(state, batch(), "ema")["loss"].isfinite().all()
+
+
+@ALL_WAYS
+def test_an_average_that_was_stored_in_16_bits_is_named(
+    way: Callable[[ft.Program], ft.Program],
+) -> None:
+    program = way(ft.program(network().bfloat16(), loss_of(), ft.optim.SGD(lr=0.1), ema=0.9))
+    state = program.init()
+    stored = {path: value.bfloat16() for path, value in state.ema["params"].items()}
+    old = attrs.evolve(state, ema={**state.ema, "params": stored})
+    with pytest.raises(ft.errors.ParameterMismatchError, match="float32"):
+        program.train_step(old, batch())
+    assert program.eval_step(old, batch(), "ema")["loss"].isfinite()
+
+
+def test_an_average_that_was_stored_in_16_bits_is_loaded_by_casting(tmp_path: Path) -> None:
+    program = ft.program(network().bfloat16(), loss_of(), ft.optim.SGD(lr=0.1), ema=0.9)
+    state = program.init()
+    stored = {path: value.bfloat16() for path, value in state.ema["params"].items()}
+    ft.save(tmp_path / "old", attrs.evolve(state, ema={**state.ema, "params": stored}))
+    with pytest.raises(ft.errors.CheckpointMismatchError, match="float32"):
+        ft.load(tmp_path / "old", like=state)
+    loaded = ft.load(tmp_path / "old", like=state, cast=True)
+    program.train_step(loaded, batch())
