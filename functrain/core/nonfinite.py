@@ -20,6 +20,8 @@ from functrain.errors import AnomalyWarning, NonFiniteError
 from functrain.errors.base import warn
 
 DeviceState = dict[str, Any]
+# Steps in a row that may overflow at the least loss scale.
+_PATIENCE = 20
 _CHOSEN = ("params", "buffers", "optimizer", "ema")
 
 
@@ -46,21 +48,23 @@ def finite_on_host(recipe: Recipe, outputs: dict[str, Any]) -> bool | Tensor:
     return finite(outputs)
 
 
-def selected(finite: bool | Tensor, new: DeviceState, old: DeviceState) -> DeviceState:
+def selected(
+    finite: bool | Tensor, new: DeviceState, old: DeviceState, loss: Tensor
+) -> DeviceState:
     """Return ``new`` where the step was finite, else :func:`skipped`; a tensor chooses there.
 
     ``finite`` is true if the host knows that the step was.
     """
     if isinstance(finite, Tensor):
         parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
-        return {**skipped(old, finite), **parts}
+        return {**skipped(old, loss, finite), **parts}
     if new["loss_scale"] is None:
         return new
     good = torch.ones_like(new["skipped"], dtype=torch.bool)
-    return {**new, "loss_scale": precision.next_loss_scale(new["loss_scale"], good)}
+    return {**new, "loss_scale": precision.next_loss_scale(new["loss_scale"], good, ~good)}
 
 
-def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
+def skipped(state: DeviceState, loss: Tensor, finite: Tensor | None = None) -> DeviceState:
     """Return the state as it was, except the loss scale and the count of skipped steps.
 
     ``finite`` is a bool scalar: the update may not have been skipped after all.
@@ -68,9 +72,11 @@ def skipped(state: DeviceState, finite: Tensor | None = None) -> DeviceState:
     if finite is None:
         finite = torch.zeros_like(state["skipped"], dtype=torch.bool)
     scale = state["loss_scale"]
+    if scale is not None:
+        scale = precision.next_loss_scale(scale, finite, ~finite & torch.isfinite(loss))
     return {
         **state,
-        "loss_scale": None if scale is None else precision.next_loss_scale(scale, finite),
+        "loss_scale": scale,
         "skipped": state["skipped"] + ~finite,
     }
 
@@ -83,7 +89,7 @@ def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
     """
     if bool(outputs["finite"]):
         return True
-    overflow = loss_scale is not None and bool(loss_scale["scale"] > 1.0)
+    overflow = loss_scale is not None and bool(loss_scale["scale"] > precision.LEAST_SCALE)
     return overflow and math.isfinite(outputs["loss"].item())
 
 
@@ -91,6 +97,16 @@ def raise_for(step: int, outputs: dict[str, Any], grads: Tensors, place: str | N
     """Name the step and the leaves."""
     culprits = [path for path, grad in grads.items() if not bool(torch.isfinite(grad).all())]
     raise NonFiniteError(step, outputs["loss"].item(), culprits, place=place)
+
+
+def refuse_stuck(step: int, outputs: dict[str, Any], loss_scale: Tensors | None) -> None:
+    """Refuse to skip on, where gradients overflow step after step at the least loss scale.
+
+    Only a CPU is asked: the host would have to wait for any other device.
+    """
+    count = None if loss_scale is None else loss_scale["good_steps"]
+    if count is not None and count.is_cpu and count.item() <= -_PATIENCE:
+        raise NonFiniteError(step, outputs["loss"].item(), [], overflows=_PATIENCE)
 
 
 def is_anomaly(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:

@@ -2,7 +2,8 @@
 
 The scale follows ``torch.amp.GradScaler`` with its defaults: it starts at 65536, doubles after
 2000 good steps in a row and halves on overflow. Unlike there it is part of the state, so it is
-saved, resumed and forked like everything else.
+saved, resumed and forked like everything else; a loss that is not finite, which no scale mends,
+leaves it as it is; and it stays at 1 or above, as that of DeepSpeed does.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ INITIAL_SCALE = 65536.0
 GROWTH = 2.0
 BACKOFF = 0.5
 GROWTH_INTERVAL = 2000
+LEAST_SCALE, LARGEST_SCALE = 1.0, 2.0**127
 
 Precision: TypeAlias = Literal["float32", "bf16", "fp16"]
 """The dtype of the forward pass."""
@@ -87,20 +89,24 @@ def initial_loss_scale(precision: Precision, device: torch.device) -> Tensors | 
     }
 
 
-def next_loss_scale(loss_scale: Tensors, finite: Tensor) -> Tensors:
-    """Return the scale after a step, by whether all its gradients were finite.
+def next_loss_scale(loss_scale: Tensors, finite: Tensor, overflow: Tensor) -> Tensors:
+    """Return the scale after a step that was finite, or whose gradients alone were not.
 
-    The scale is doubled after 2000 finite steps in a row, halved after one that was not, else kept.
+    The scale is doubled after 2000 finite steps in a row, halved after an overflow, else kept.
+    Below 0, ``good_steps`` counts the overflows in a row at the least scale.
 
     Example:
         >>> state = initial_loss_scale("fp16", torch.device("cpu"))
-        >>> next_loss_scale(state, torch.tensor(False))["scale"]
+        >>> next_loss_scale(state, torch.tensor(False), torch.tensor(True))["scale"]
         tensor(32768.)
     """
-    good = loss_scale["good_steps"] + 1
-    grown = good >= GROWTH_INTERVAL
-    scale = loss_scale["scale"]
+    scale, good = loss_scale["scale"], loss_scale["good_steps"]
+    grows = finite & (good + 1 >= GROWTH_INTERVAL)
+    stuck = overflow & (scale <= LEAST_SCALE)
+    factor = torch.where(grows, GROWTH, torch.where(overflow, BACKOFF, 1.0))
+    counted = torch.where(finite, good.clamp(min=0) + 1, good)
+    counted = torch.where(stuck, good.clamp(max=0) - 1, counted)
     return {
-        "scale": torch.where(finite, torch.where(grown, scale * GROWTH, scale), scale * BACKOFF),
-        "good_steps": torch.where(finite & ~grown, good, torch.zeros_like(good)),
+        "scale": (scale * factor).clamp(LEAST_SCALE, LARGEST_SCALE),
+        "good_steps": counted.masked_fill(grows | (overflow & ~stuck), 0),
     }

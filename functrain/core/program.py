@@ -314,6 +314,7 @@ class Program:
                 donation.give_back()
             found = self.repeated(tensors, parts, stream, recipe.detect_anomaly)
             nonfinite.raise_for(number, outputs, *found)
+        nonfinite.refuse_stuck(number, outputs, after["loss_scale"])
         if recipe.detect_anomaly and nonfinite.is_anomaly(outputs, loss_scale):
             nonfinite.warn_of(number, outputs, self.repeated(tensors, parts, stream, True)[1])
         return after, outputs

@@ -157,7 +157,7 @@ def take_step(
         if recipe.can_skip:
             finite = outputs["finite"] = execution.finite(recipe, outputs)
         if finite is False:
-            return nonfinite.skipped(state), outputs
+            return nonfinite.skipped(state, loss), outputs
         old = execution.writable(fixed, {**state, "params": found.params}, donation, finite)
         params = old["params"]
         trained = {path: params[path] for path in fixed.trainable}
@@ -168,7 +168,7 @@ def take_step(
         new["buffers"] = found.buffers
         if recipe.ema is not None:
             new["ema"] = execution.average(recipe.ema, old["ema"], new["params"], ema_due)
-        return nonfinite.selected(finite, new, state), outputs
+        return nonfinite.selected(finite, new, state, loss), outputs
 
 
 def eager(fixed: Fixed) -> DeviceStep:

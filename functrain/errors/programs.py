@@ -83,6 +83,7 @@ class NonFiniteError(FunctrainError, FloatingPointError):
         members: int = 0,
         place: str | None = None,
         own_step: bool = False,
+        overflows: int = 0,
     ) -> None:
         self.step = step
         self.culprits = culprits
@@ -103,6 +104,14 @@ class NonFiniteError(FunctrainError, FloatingPointError):
                 "returned was not taken. The state given to train_step is unchanged. Correct the "
                 'step; or choose nonfinite="skip" of functrain.custom, which goes on with the tree '
                 'of before, or "ignore" where such a loss is intended.'
+            )
+            return
+        if overflows:
+            super().__init__(
+                f"step {step}: the loss is {loss}, and the gradients of {overflows} steps in a row "
+                "overflowed although the loss scale is at its least, 1, so no update is made any "
+                'more. Train with precision="bf16", make the loss smaller, or find the operation '
+                "by detect_anomaly=True."
             )
             return
         super().__init__(

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import nn
@@ -112,3 +113,82 @@ def test_one_of_two_trees_is_chosen_leaf_by_leaf() -> None:
         found = nonfinite.chosen(torch.tensor(which), new, old)
         assert tree.diff(found, expected) == []
         assert found["b"]["d"] is shared
+
+
+STEPS: dict[str, Any] = {
+    "eager": lambda program: program,
+    "donated": ft.donated,
+    "compiled": lambda program: ft.compiled(program, backend="eager"),
+}
+
+
+def scaled(way: Any, **options: Any) -> ft.Program:
+    """Its batches are inputs, a factor on the loss, and a gradient, which float16 may not hold."""
+
+    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
+        x, factor, gradient = batch
+        out = model(x).float()
+        return (out.square() + out * gradient.mean()).mean() * factor.mean()
+
+    torch.manual_seed(0)
+    recipe = {"precision": "fp16", "nonfinite": "skip", **options}
+    program: ft.Program = way(ft.program(nn.Linear(4, 2), loss, ft.optim.SGD(lr=1e-4), **recipe))
+    return program
+
+
+OVERFLOW = 1e9
+
+
+def batch_of(factor: float = 1.0, gradient: float = 0.0) -> tuple[torch.Tensor, ...]:
+    return torch.ones(4, 4), torch.full((4,), factor), torch.full((4,), gradient)
+
+
+@pytest.mark.parametrize("way", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("bad", [batch_of(math.nan), batch_of(math.inf)], ids=["nan", "inf"])
+def test_a_loss_that_is_not_finite_leaves_the_scale(way: Any, bad: Any) -> None:
+    program = scaled(way)
+    state = program.init()
+    for number in range(60):
+        state, _ = program.train_step(state, bad if number % 3 else batch_of())
+    assert state.loss_scale["scale"].item() == 2.0**16
+    assert state.counters.skipped.item() == 40
+    assert state.loss_scale["good_steps"].item() == 20
+
+
+@pytest.mark.parametrize("way", STEPS.values(), ids=STEPS)
+def test_gradients_that_are_not_finite_now_and_then_are_skipped(way: Any) -> None:
+    program = scaled(way)
+    state = program.init()
+    for number in range(120):
+        state, _ = program.train_step(state, batch_of(gradient=0.0 if number % 3 else OVERFLOW))
+    assert state.loss_scale["scale"].item() == 1.0
+    assert state.counters.skipped.item() == 40
+
+
+@pytest.mark.parametrize("policy", ["skip", "ignore"])
+@pytest.mark.parametrize("way", STEPS.values(), ids=STEPS)
+def test_gradients_that_overflow_at_the_least_scale_end_in_an_error(way: Any, policy: Any) -> None:
+    program = scaled(way, nonfinite=policy)
+    state = program.init()
+    for _ in range(16 + 19):
+        state, _ = program.train_step(state, batch_of(gradient=OVERFLOW))
+    assert state.loss_scale["scale"].item() == 1.0
+    with pytest.raises(errors.NonFiniteError, match="loss scale"):
+        program.train_step(state, batch_of(gradient=OVERFLOW))
+
+
+def test_several_steps_at_once_end_in_the_same_error() -> None:
+    program = scaled(STEPS["compiled"])
+    with pytest.raises(errors.NonFiniteError, match="loss scale"):
+        ft.steps(program, program.init(), [batch_of(gradient=OVERFLOW)] * 50)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0**-20])
+def test_a_state_whose_scale_fell_below_the_least_recovers(scale: float) -> None:
+    program = scaled(STEPS["eager"])
+    state = program.init()
+    state = attrs.evolve(state, loss_scale={**state.loss_scale, "scale": torch.tensor(scale)})
+    for _ in range(3):
+        state, _ = program.train_step(state, batch_of())
+    assert state.loss_scale["scale"].item() == 1.0
+    assert state.counters.skipped.item() <= 1

@@ -595,7 +595,7 @@ class TestPrecision:
             scaler.scale((weight * (float("inf") if bad else 1.0)).sum()).backward()
             scaler.step(optimizer)
             scaler.update()
-            scale = precision.next_loss_scale(scale, torch.tensor(not bad))
+            scale = precision.next_loss_scale(scale, torch.tensor(not bad), torch.tensor(bad))
             assert scale["scale"].item() == scaler.get_scale(), step
 
     def test_gradients_do_not_depend_on_the_scale(self) -> None:

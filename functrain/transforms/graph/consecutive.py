@@ -109,6 +109,7 @@ class Consecutive:
             raise
         self.is_writing = False
         self._require_finite(outputs, given.parts, number)
+        nonfinite.refuse_stuck(number, outputs, scalars["loss_scale"])
         self.scalars = scalars
         self.scheduler = learning_rate.advance(program.schedules, self.scheduler, outputs["loss"])
         self.counters = self.counters.after(given, scalars["skipped"])
