@@ -59,9 +59,13 @@ def as_precision(name: PrecisionName) -> Precision:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context in which the forward runs."""
+    """Return the context in which the forward runs.
+
+    Torch would keep the cast of a parameter for the whole context, and use it after an update of
+    the parameter, as in a loss with an inner optimizer. So each use of a parameter casts it again.
+    """
     dtype = _DTYPES[precision]
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -159,3 +159,37 @@ def test_an_average_that_was_stored_in_16_bits_is_loaded_by_casting(tmp_path: Pa
         ft.load(tmp_path / "old", like=state)
     loaded = ft.load(tmp_path / "old", like=state, cast=True)
     program.train_step(loaded, batch())
+
+
+def descended(model: nn.Module) -> list[float]:
+    """Return the losses of a few updates in place, as in test-time training."""
+    sgd, losses = torch.optim.SGD(model.parameters(), lr=0.5), []
+    for _ in range(4):
+        sgd.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch()[0]).float(), batch()[1])
+        loss.backward()
+        losses.append(loss.item())
+        sgd.step()
+    return losses
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_updates_within_an_autocast_count(precision: Any) -> None:
+    expected = torch.tensor(descended(network()))
+    assert expected[0] - expected[-1] > 0.1
+    found: list[list[float]] = []
+
+    def adapting(model: nn.Module, given: Any) -> Tensor:
+        with torch.enable_grad():
+            found.append(descended(copy.deepcopy(model)))
+        return nn.functional.cross_entropy(model(given[0]).float(), given[1])
+
+    program = ft.program(network(), adapting, ft.optim.SGD(lr=0.1), precision=precision)
+    state = program.init()
+    program.train_step(state, batch())
+    with program.module(state, gradients=True) as lent:
+        found.append(descended(lent))
+    with program.evaluating(state, gradients=True) as lent:
+        found.append(descended(copy.deepcopy(lent)))
+    for losses in found:
+        torch.testing.assert_close(torch.tensor(losses), expected, rtol=0, atol=0.02)
