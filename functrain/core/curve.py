@@ -14,6 +14,9 @@ from functrain.errors import ConfigurationError
 RESTARTED = "restarted_at"
 """Key in the state of a schedule that was restarted within its run, beside "schedule"."""
 
+# A last rate of a hundredth of the highest is a usual choice, one below is what a curve falls to.
+_SMALL, _SAMPLES = 0.01, 64
+
 
 @attrs.frozen
 class Curve:
@@ -41,6 +44,24 @@ class Curve:
     def with_own(self, own: ScheduleState) -> ScheduleState:
         """Return the run's state with another state of the schedule."""
         return {RESTARTED: self.start, "schedule": own} if RESTARTED in self.state else own
+
+    @property
+    def length_end(self) -> int | None:
+        """The update of the run at which the length of the schedule is over, if it tells one."""
+        if isinstance(self.schedule, Constant) or not getattr(self.schedule, "tells_ahead", True):
+            return None
+        own = self.schedule.horizon() if hasattr(self.schedule, "horizon") else None
+        length = self.own.get("horizon") if own is None else own
+        return None if length is None else self.start + length
+
+    def is_spent(self, step: int) -> bool:
+        """Whether the schedule is over, with a rate that is not zero and trains next to nothing."""
+        end = self.length_end
+        if end is None or step < end or not self.rate(step):
+            return False
+        every = max(1, (end - self.start) // _SAMPLES)
+        highest = max(map(self.rate, range(self.start, end, every)), default=0.0)
+        return self.rate(step) < highest * _SMALL
 
     def rate(self, step: int) -> float:
         """Return the learning rate of an update of the run."""

@@ -47,8 +47,10 @@ def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
 def rate_of_step(schedules: Schedules, state: SchedulerState, step: int, zero_rate: str) -> Rate:
     """Return :func:`rate`; warn or raise, as ``zero_rate`` says, if a schedule ended at zero."""
     found = rate(schedules, state, step)
-    if zero_rate != "ignore" and has_zero(found):
-        report_ended(schedules, state, step, zero_rate)
+    if zero_rate != "ignore":
+        if has_zero(found):
+            report_ended(schedules, state, step, zero_rate)
+        _warn_of_spent(schedules, state, step)
     return found
 
 
@@ -181,6 +183,19 @@ def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: st
             "longer",
             ScheduleEndedWarning,
         )
+
+
+def _warn_of_spent(schedules: Schedules, state: SchedulerState, step: int) -> None:
+    """Warn in the first step after a schedule that has fallen to a small part of its rates."""
+    for name, curve in curves(schedules, state):
+        if curve.length_end == step and curve.is_spent(step):
+            kind = type(curve.schedule).__name__
+            warn(
+                f"{name}: {kind} has ended at update {step}: steps from there on have its last "
+                f"rate, {curve.rate(step):.3g}, which trains next to nothing. End the loop there, "
+                "or make the schedule longer",
+                ScheduleEndedWarning,
+            )
 
 
 def warn_of_overruled(schedules: Schedules, state: SchedulerState) -> None:

@@ -40,7 +40,8 @@ def scheduled(
 
     Warns:
         RecipeChangedWarning: the state has the curve of a schedule of another length.
-        ScheduleEndedWarning: the run is longer than the curve, whose last rate is above zero.
+        ScheduleEndedWarning: the run has become longer than the curve, or goes on at a last rate
+            that is a small part of its rates.
     """
     done, alone = state.counters.step, "" in program.leaves()
 
@@ -134,11 +135,14 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
             f"to update {steps}: the rest of it would train nothing. End the run there{own}; or "
             f"choose how it continues:\n{_remedies(curve, at, steps)}"
         )
-    if longer:
+    if longer or curve.is_spent(steps - 1):
+        begun = ", as the run was begun, and the run now" if longer else " by itself, and the run"
+        own = "" if longer else f" End the run there{_longer(curve, at)}; or"
+        choose = "choose" if own else "Choose"
         warn(
-            f"{name}: {kind} ends at update {ends}, as the run was begun, and the run now "
-            f"continues to {steps}: the updates from {ends} on have its last rate. Choose how "
-            f"it continues:\n{_remedies(curve, at, steps)}",
+            f"{name}: {kind} ends at update {ends}{begun} continues to {steps}: the updates from "
+            f"{ends} on have its last rate, {curve.rate(steps - 1):.3g}.{own} {choose} how it "
+            f"continues:\n{_remedies(curve, at, steps)}",
             ScheduleEndedWarning,
         )
 

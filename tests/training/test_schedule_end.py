@@ -416,3 +416,61 @@ class TestALengthThatTheStateOverrules:
         """Warnings are errors here."""
         state = fit(WarmupCosine(0.1, warmup_steps=3), FIRST).state
         fit(WarmupCosine(0.1, warmup_steps=3), LAST, state=state, schedule_end="stretch")
+
+
+TINY: dict[str, Callable[[], Any]] = {
+    "one cycle": lambda: OneCycle(0.1, steps=FIRST),
+    "cosine": lambda: Cosine(0.1, steps=FIRST, end=1e-6),
+    "polynomial": lambda: Polynomial(0.1, steps=FIRST, end=1e-7),
+    "warmup": lambda: WarmupLinear(0.1, warmup_steps=3, steps=FIRST, end=1e-5),
+    "after a warmup": lambda: Warmup(0.1, 5, then=OneCycle(0.1, steps=FIRST - 5)),
+    "scaled": lambda: Scaled(OneCycle(0.1, steps=FIRST), 0.5),
+    "sequential": lambda: Sequential([0.1, OneCycle(0.1, steps=FIRST - 5)], [5]),
+    "spike": lambda: Spike(OneCycle(0.1, steps=FIRST)),
+}
+MEANT: dict[str, Callable[[], Any]] = {
+    "a tenth": lambda: Cosine(0.1, steps=FIRST, end=0.01),
+    "a hundredth": lambda: WarmupCosine(0.1, warmup_steps=3, steps=FIRST, end=0.001),
+    "a rise": lambda: Linear(1e-4, steps=FIRST, end=0.1),
+    "constant": lambda: Cosine(1e-9, steps=FIRST, end=1e-9),
+}
+
+
+class TestALengthThatEndsAtATinyRate:
+    """The rest of the run would train next to nothing."""
+
+    @pytest.mark.parametrize("name", TINY)
+    def test_is_warned_about(self, name: str, tmp_path: Path) -> None:
+        lr = TINY[name]
+        with pytest.warns(ScheduleEndedWarning, match=f"update {FIRST}|update {FIRST - 1}"):
+            fit(lr(), LAST)
+        state = fit(lr(), FIRST).state
+        with pytest.warns(ScheduleEndedWarning, match='schedule_end="keep"'):
+            fit(lr(), LAST, state=state)
+        with pytest.warns(ScheduleEndedWarning):
+            next(ft.iterate(program(lr()), state, BATCHES, until=ft.Steps(LAST)))
+        fit(lr(), LAST, schedule_end="keep")
+
+    def test_is_warned_about_in_groups(self) -> None:
+        with pytest.warns(ScheduleEndedWarning, match=r"lr\.1: OneCycle"):
+            fit(groups(0.1, OneCycle(0.1, steps=FIRST)), LAST)
+
+    @pytest.mark.parametrize("name", TINY)
+    def test_is_warned_about_once_in_a_loop_of_ones_own(self, name: str) -> None:
+        made = program(TINY[name]())
+        state = made.init()
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            for _ in range(LAST):
+                state, _ = made.train_step(state, BATCHES[0])
+        assert [one.category for one in seen] == [ScheduleEndedWarning]
+
+    @pytest.mark.parametrize("name", MEANT)
+    def test_may_be_meant(self, name: str) -> None:
+        """Warnings are errors here."""
+        made = program(MEANT[name]())
+        state = fit(made, LAST).state
+        made.train_step(state, BATCHES[0])
+        state = made.init()
+        for _ in range(FIRST + 2):
+            state, _ = made.train_step(state, BATCHES[0])
