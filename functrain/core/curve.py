@@ -75,8 +75,12 @@ class Curve:
         ahead = getattr(self.schedule, "tells_ahead", True)
         if isinstance(self.schedule, Constant) or not ahead or step - self.start < 2:
             return False
-        around = (self.rate(step), self.rate(step - 1), self.rate(step + 1))
-        return not any(around) and self.was_positive(step)
+        if self.rate(step) or self.rate(step - 1) or not self.was_positive(step):
+            return False
+        try:
+            return not self.rate(step + 1)
+        except Exception:  # of a function that gives no rate beyond the last update
+            return False
 
     def end(self, steps: int) -> int | None:
         """Return the first update from which on the rate is that of the last, if there is one."""
@@ -99,8 +103,11 @@ class Curve:
         except ConfigurationError:
             return False
         # A torch scheduler gives its present rate alone, so its first updates are made.
-        first = [own, *(own := self.schedule.advance(own) for _ in range(3))]
-        return any(self.schedule.lr(each, number) for number, each in enumerate(first))
+        for number in range(min(4, steps - self.start)):
+            if self.schedule.lr(own, number):
+                return True
+            own = self.schedule.advance(own)
+        return False
 
     def fresh(self, steps: int) -> ScheduleState:
         """Return the schedule's own state before a run of so many updates."""

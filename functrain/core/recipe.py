@@ -180,4 +180,4 @@ def plain_data(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return type(value).__qualname__
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', None)}.{named.__qualname__}"

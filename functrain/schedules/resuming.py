@@ -8,7 +8,7 @@ from typing import Any
 from functrain.core.curve import RESTARTED, Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.schedule import Schedule, ScheduleState
-from functrain.errors import ConfigurationError, ScheduleStateError
+from functrain.errors import ConfigurationError, FunctrainError, ScheduleStateError
 from functrain.schedules.composite import own_end
 from functrain.schedules.torch_schedule import TORCH_STATE, TorchSchedule
 
@@ -33,9 +33,9 @@ def ends_before(curve: Curve, at: int, steps: int) -> bool:
         return True
     try:
         return ends_at_zero(curve, at, steps)
-    except ConfigurationError:
+    except FunctrainError:
         raise
-    except ValueError:  # a torch scheduler that takes no more steps
+    except Exception:  # of a torch scheduler that takes no more steps, or of the user's function
         return True
 
 

@@ -14,7 +14,12 @@ from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, ScheduleEndedError, ScheduleEndedWarning
+from functrain.errors import (
+    ConfigurationError,
+    FunctrainError,
+    ScheduleEndedError,
+    ScheduleEndedWarning,
+)
 from functrain.errors.base import warn
 from functrain.errors.validators import one_of, optional
 from functrain.schedules import resuming
@@ -51,14 +56,16 @@ def scheduled(
         try:
             if end is not None:
                 state = program.with_horizon(state, end)
-            scheduler = state.scheduler
-            learning_rate.rate(program.schedules, scheduler, at)
-        except KeyError as error:
-            explain_schedule(error, program.fixed, state)
-            raise
+            learning_rate.rate(program.schedules, state.scheduler, at)
+        except Exception as error:
+            if isinstance(error, KeyError):
+                explain_schedule(error, program.fixed, state)
+            # A function of the user, such as a table, may give no rate beyond the last update.
+            if isinstance(error, FunctrainError) or (end is not None and at < end):
+                raise
         # How many updates of several programs a run makes, only their steps show.
         known = end if alone or schedule_end is not None else None
-        scheduler = continued(program.schedules, scheduler, at, known, schedule_end)
+        scheduler = continued(program.schedules, state.scheduler, at, known, schedule_end)
         learning_rate.warn_of_overruled(program.schedules, scheduler)
         return attrs.evolve(state, scheduler=scheduler)
 
@@ -115,17 +122,16 @@ def guarded(program: AnyProgram, steps: int | None, schedule_end: ScheduleEnd) -
 def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     """Refuse to continue at a rate of zero; warn about another constant last rate."""
     kind, longer = type(curve.schedule).__name__, resuming.is_longer(curve, steps)
-    ends = curve.end(steps)
     try:
-        at_zero = resuming.ends_at_zero(curve, at, steps)
-    except ConfigurationError:
+        ends, at_zero = curve.end(steps), resuming.ends_at_zero(curve, at, steps)
+    except FunctrainError:
         raise
-    except ValueError as error:
+    except Exception as error:  # of the user's function, such as a table, or of a torch scheduler
         others = _remedies(curve, at, steps, without="keep")
         raise ScheduleEndedError(
             f"{name}: {kind} takes no steps up to update {steps}, to which the run continues: "
-            f"{error}. End the run before, or give it a length that reaches so far"
-            + (f"; and choose how it continues:\n{others}" if others else "")
+            f"{type(error).__name__}: {error}. End the run before, or give it a length that "
+            "reaches so far" + (f"; and choose how it continues:\n{others}" if others else "")
         ) from error
     if at_zero:
         own = "" if longer else _longer(curve, at)
@@ -185,9 +191,9 @@ def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState
     change = resuming.stretched if choice == "stretch" else resuming.restarted
     try:
         state = change(curve, at, steps)
-    except ConfigurationError:
+    except FunctrainError:
         raise
-    except ValueError:
+    except Exception:  # of a torch scheduler, or of the user's function
         state = None
     # Otherwise repeating the call would change the schedule once more.
     if state is None or resuming.ends_before(Curve(curve.schedule, state), at, steps):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -29,6 +30,7 @@ from functrain.schedules import (
     Plateau,
     Polynomial,
     Scaled,
+    Schedule,
     Sequential,
     Spike,
     Step,
@@ -474,3 +476,56 @@ class TestALengthThatEndsAtATinyRate:
         state = made.init()
         for _ in range(FIRST + 2):
             state, _ = made.train_step(state, BATCHES[0])
+
+
+TABLE = [0.1, 0.09, 0.08, 0.0, 0.0]
+
+
+class OfTable(Schedule):
+    """A schedule of the user with one rate for each update."""
+
+    def lr(self, state: Any, step: int) -> float:
+        assert step < len(TABLE), "there is no such update"
+        return TABLE[step]
+
+
+TABLES: dict[str, Callable[[], Any]] = {
+    "function": lambda: lambda step: TABLE[step],
+    "dict": lambda: dict(enumerate(TABLE)).__getitem__,
+    "array": lambda: Lambda(np.array(TABLE).__getitem__),
+    "class": OfTable,
+    "scaled": lambda: Scaled(lambda step: TABLE[step], 0.5),
+    "after another": lambda: Sequential([0.1, OfTable()], [1]),
+}
+
+
+class TestATableWithOneRateForEachUpdate:
+    @pytest.mark.parametrize("until", ["steps", "samples"])
+    @pytest.mark.parametrize("name", TABLES)
+    def test_a_run_that_has_ended_is_given_back(
+        self, tmp_path: Path, name: str, until: str
+    ) -> None:
+        steps = 6 if name == "after another" else 5
+        limit = ft.Steps(steps) if until == "steps" else f"{2 * steps} samples"
+        made = program(TABLES[name]())
+        data = [torch.ones(2, 3)] * steps
+        first = ft.fit(made, data, until=limit, directory=tmp_path, schedule_end="keep")
+        again = ft.fit(made, data, until=limit, directory=tmp_path, schedule_end="keep")
+        assert (first.new_steps, again.new_steps) == (steps, 0)
+        assert ft.tree.equal(again.state, first.state)
+
+    @pytest.mark.parametrize("name", TABLES)
+    def test_a_loop_of_ones_own_takes_all_rates(self, name: str) -> None:
+        made = program(TABLES[name]())
+        state = made.init()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ScheduleEndedWarning)
+            for _ in TABLE:
+                state, metrics = made.train_step(state, torch.ones(2, 3))
+        assert "lr" in metrics
+
+    @pytest.mark.parametrize("name", TABLES)
+    @pytest.mark.parametrize("end", [None, "stretch", "restart"])
+    def test_a_longer_run_is_refused_by_name(self, name: str, end: Any) -> None:
+        with pytest.raises(ScheduleEndedError, match=r"to which the run|ends before the run"):
+            fit(TABLES[name](), 10, schedule_end=end)
