@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 from functrain.checkpoint.format.dtypes import BY_NAME, safetensors_entry
 from functrain.checkpoint.format.layout import safetensors_header
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
-from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.loading import verify
 from functrain.checkpoint.outline import read_tensor
+from functrain.checkpoint.selection import Weight, What, select_weights
 from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import (
@@ -29,7 +29,6 @@ from functrain.checkpoint.storage.files import (
     sync_directory,
     system_errors,
 )
-from functrain.checkpoint.weights import What, select_weights
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointWriteError,
@@ -52,11 +51,11 @@ class _Source:
 
     place: Path
     manifest: Manifest
-    weights: dict[str, Leaf]
+    weights: dict[str, Weight]
 
     def read(self, name: str) -> Tensor:
         """Read and verify one tensor, row-major, on the CPU."""
-        return read_tensor(self.place, self.manifest, self.weights[name])
+        return self.weights[name].value(lambda leaf: read_tensor(self.place, self.manifest, leaf))
 
 
 def export(
@@ -76,9 +75,10 @@ def export(
     Args:
         path: the checkpoint's directory.
         out: the file to make; directories above it are made too.
-        what: ``"params"``: parameters and persistent buffers by module path, for
-            ``load_state_dict``. ``"ema"``: the same with averaged parameters where there is an
-            average. ``"all"``: every tensor by its dotted path.
+        what: ``"params"``: parameters, as the program evaluates them, and persistent buffers by
+            module path, for ``load_state_dict``. ``"trained"``: the same with parameters as steps
+            update them, which differ under Schedule-Free, Lookahead and ASGD. ``"ema"``: with
+            averaged parameters where there is an average. ``"all"``: every tensor by its path.
         format: by default what the suffix of ``out`` says: ``"safetensors"`` for
             ``.safetensors``, ``"state_dict"`` for ``.pt``, ``.pth`` and ``.bin``.
         overwrite: replace an existing file at ``out``.
@@ -173,8 +173,9 @@ def _rename(draft: Path, final: Path, overwrite: bool) -> None:
     os.rename(draft, final)
 
 
-def _check_fits_safetensors(weights: dict[str, Leaf]) -> None:
-    for name, leaf in weights.items():
+def _check_fits_safetensors(weights: dict[str, Weight]) -> None:
+    for name, weight in weights.items():
+        leaf = weight.leaf
         if safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)[1] != [*leaf.shape]:
             raise ConfigurationError(
                 f"safetensors files have no dtype {leaf.dtype}, which {name} is of; "
@@ -185,8 +186,10 @@ def _check_fits_safetensors(weights: dict[str, Leaf]) -> None:
 
 
 def _write_safetensors(draft: Path, source: _Source) -> None:
-    names = sorted(source.weights, key=lambda name: -BY_NAME[source.weights[name].dtype].itemsize)
-    leaves = ((name, source.weights[name]) for name in names)
+    names = sorted(
+        source.weights, key=lambda name: -BY_NAME[source.weights[name].leaf.dtype].itemsize
+    )
+    leaves = ((name, source.weights[name].leaf) for name in names)
     entries = [(name, BY_NAME[leaf.dtype], leaf.shape) for name, leaf in leaves]
     header, offsets = safetensors_header(entries, {})
     with BlockWriter() as writer:
@@ -200,9 +203,10 @@ def _write_safetensors(draft: Path, source: _Source) -> None:
 
 def _write_state_dict(draft: Path, source: _Source) -> None:
     tensors: dict[str, Tensor] = {}
-    first: dict[tuple[str, int, int], str] = {}  # names with the same bytes share a tensor
-    for name, leaf in source.weights.items():
-        place = (leaf.file, leaf.offset, leaf.length) if leaf.length else (name, -1, 0)
+    first: dict[Any, str] = {}  # names with the same bytes share a tensor
+    for name, weight in source.weights.items():
+        places = [(leaf.file, leaf.offset, leaf.length) for leaf in weight.sources]
+        place = tuple(places) if weight.leaf.length else name
         twin = first.setdefault(place, name)
         tensors[name] = tensors[twin] if twin in tensors else source.read(name)
     with created(draft) as descriptor, open(descriptor, "wb", closefd=False) as file:

@@ -58,10 +58,12 @@ def write_member(target: ChosenCheckpoint, member: int | None, out: Path, consol
             f"{target.path}: expected the index of a member, 0 to {members - 1}, got {member}"
         )
     one = states.member(state, member)
+    held = {path: each[member] for path, each in states.held_by(state).items()}
     info = target.manifest.info
     if isinstance(info, dict):
         info = {**info, "population": None, "recipe": None, "member": member}
-    held = {path: each[member] for path, each in states.held_by(state).items()}
+        if held and any(one["share"] is not None for one in info.get("averages") or ()):
+            info["averages"] = None  # a member's own hyperparameters may decide the share
     save(out, one, info=info, step=one.counters.step)
     own = ", ".join(f"{path}={value}" for path, value in held.items())
     which = f"member {member} of {members}{own and f' ({own})'}{chosen}"

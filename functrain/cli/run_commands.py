@@ -77,7 +77,11 @@ def export(
     path: Place,
     out: Annotated[Path, typer.Argument(help="the file to write", parser=path)],
     what: Annotated[
-        str, typer.Option(help="params, ema or all", autocompletion=words("params", "ema", "all"))
+        str,
+        typer.Option(
+            help="params, trained, ema or all",
+            autocompletion=words("params", "trained", "ema", "all"),
+        ),
     ] = "params",
     format: Annotated[
         str | None,

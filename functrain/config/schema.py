@@ -175,14 +175,14 @@ class WeightsOptions:
 
     Attributes:
         path: a run directory, a checkpoint, a safetensors file, or a ``state_dict`` by torch.save.
-        weights: raw or averaged weights of a checkpoint.
+        weights: those of a checkpoint that were evaluated or trained, or their average.
         program: whose weights, in a checkpoint of several programs.
         only: patterns of the model's names to load; it keeps its own values of the others.
         rename: beginnings of names there, each with that of the name in the model.
     """
 
     path: str
-    weights: Literal["params", "ema"] = "params"
+    weights: Literal["params", "trained", "ema"] = "params"
     program: str | None = None
     only: str | list[str] | None = None
     rename: dict[str, str] | None = None

@@ -226,5 +226,9 @@ class Optimizer(Protocol):
         ...
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
-        """Return the parameters to evaluate with: the same, unless the method averages."""
+        """Return the parameters to evaluate with: the same, unless the method averages.
+
+        A class that overrides it may have a method ``averages`` as well, which tells files of a run
+        where the state has these weights; see `functrain.core.averages`.
+        """
         return params

@@ -262,8 +262,8 @@ def _instead(given: object) -> str:
         return "got a module. Give its values: program.init(params=module.state_dict())"
     if isinstance(given, TrainState):
         return (
-            "got a TrainState. Give its weights: "
-            "program.init(params={**state.params, **state.buffers})"
+            "got a TrainState. Give its weights, with the program that made it as one: "
+            "with one.evaluating(state) as model: program.init(params=model.state_dict())"
         )
     return f"got a {type(given).__name__}; program.init(params=module.state_dict()) is one"
 

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.core.averages import Averages
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.errors.calls import explained
@@ -88,6 +89,10 @@ class FromTorch(Optimizer):
             built.step()
         _write_back(params, built)
         state.update(torch_state.extract(built, list(params), fresh))
+
+    def averages(self) -> list[Averages] | None:
+        """Say nothing of a class with an ``eval()`` mode: only that knows its weights."""
+        return None if callable(getattr(self.cls, "eval", None)) else []
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the weights of the class's ``eval()`` mode, or `params` if it has none."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 from torch import Tensor
 
+from functrain.core.averages import Averages, declared
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
@@ -173,6 +174,11 @@ class Groups(Optimizer):
         parts, given = self.parts(params, params), self.parts(grads, params)
         for name, member in self._trained():
             member.update_(given[name], state[name], parts[name], lr[name])
+
+    def averages(self) -> list[Averages] | None:
+        """Say what each member says."""
+        said = [declared(member, name) for name, member in self._trained()]
+        return None if None in said else [one for each in said for one in each or ()]
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return what each member evaluates with."""

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
+from functrain.core.averages import Averages
 from functrain.core.optimizer import Optimizer, OptimizerState, Params, are_plain
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
@@ -39,6 +40,17 @@ class Leafwise(LeafRule, Optimizer, Protocol):
     __slots__ = ()
 
     leafwise: ClassVar[bool] = True
+
+    def averages(self) -> list[Averages]:
+        """Say where the state has the weights to evaluate with, if those are not the parameters."""
+        return []
+
+    def eval_params(self, state: OptimizerState, params: Params) -> Params:
+        """Return the parameters, or what :meth:`averages` says."""
+        for one in self.averages():
+            slot = state[one.slot]
+            params = {path: one.weight(param, slot[path]) for path, param in params.items()}
+        return params
 
     def init(self, params: Params) -> OptimizerState:
         """Return the slots and scalars before the first update, on the parameters' device."""

@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.averages import Averages, declared
 from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
 from functrain.optim.groups import Groups
 
@@ -77,6 +78,10 @@ class Wrapper(Optimizer, Protocol):
             grads, own = self.regrad(grads, own_state(state), params)
             self.optimizer.update_(grads, state["optimizer"], params, lr)
             write(own, own_state(state))
+
+    def averages(self) -> list[Averages] | None:
+        """As the optimizer inside."""
+        return declared(self.optimizer, "optimizer")
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """As the optimizer inside."""

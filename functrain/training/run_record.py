@@ -11,7 +11,7 @@ from torch import nn
 
 from functrain import tree
 from functrain.checkpoint.format.changed_in_use import described
-from functrain.core import learning_rate
+from functrain.core import averages, learning_rate
 from functrain.core.given_schedules import Lambda
 from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
@@ -164,11 +164,12 @@ def describe(program: AnyProgram) -> dict[str, Any]:
     return {**own, **{part: {k: found[part] for k, found in each.items()} for part in _PARTS}}
 
 
-_PARTS = ("step", "params", "modules", "buffers", "ties", "transient", "optimizers")
+_PARTS = ("step", "params", "modules", "buffers", "ties", "transient", "averages", "optimizers")
 
 
 def _described(program: Program) -> dict[str, Any]:
     model = program.fixed.model
+    trained = {path: model.params[path] for path in program.fixed.trainable}
     persistent = plain_paths(model.module, list(model.module.state_dict())).values()
     return {
         # Donation is left out: it changes no bit.
@@ -180,6 +181,8 @@ def _described(program: Program) -> dict[str, Any]:
         # Tensors with several names in a state_dict of the module, or with none.
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],
+        # Which weights are evaluated, where those are others than the parameters.
+        "averages": averages.describe(program.recipe.optimizer, trained),
         "optimizers": _optimizers(program),
     }
 

@@ -250,7 +250,7 @@ def test_damage_anywhere_is_an_error_and_nothing_is_written(tmp_path: Path, role
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--what", "weights"], "expected 'params', 'ema' or 'all'"),
+        (["--what", "weights"], "'params', 'trained', 'ema' or 'all'"),
         (["--format", "onnx"], "expected 'safetensors' or 'state_dict'"),
         (["--what", "ema"], "no averaged weights"),
     ],

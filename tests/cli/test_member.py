@@ -46,6 +46,22 @@ def test_a_member_is_written_as_a_checkpoint(
     assert ft.tree.equal(weights["0.weight"], one.params["0.weight"])
 
 
+@pytest.mark.parametrize("varied", [{}, {"momentum": [0.7, 0.9]}], ids=["seeds", "momentum"])
+def test_the_weights_of_a_member_are_those_that_are_evaluated(
+    functrain: Callable[..., Any], tmp_path: Path, varied: dict[str, Any]
+) -> None:
+    pop = ft.population(program(ft.optim.ScheduleFreeSGD(lr=0.1)), varied or None, seeds=[0, 1])
+    run = ft.fit(pop, DATA, until="2 epochs", directory=tmp_path / "run")
+    assert functrain("member", run.directory, tmp_path / "one", "--index", 1).code == 0
+    ended = functrain("export", tmp_path / "one", tmp_path / "w.safetensors")
+    if varied:  # which share of the average is evaluated, only the program can tell
+        assert ended.code == 2
+        assert "what='trained'" in " ".join(ended.err.split())
+        return
+    with pop.programs[1].evaluating(pop.member(run.state, 1)) as model:
+        assert ft.tree.equal(load_file(tmp_path / "w.safetensors"), dict(model.state_dict()))
+
+
 def test_wrong_members_are_refused(
     functrain: Callable[..., Any], tmp_path: Path, trained: Any
 ) -> None:

@@ -8,7 +8,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import LearningRate, OptimizerState, Params
+from functrain.core.averages import Averages
+from functrain.core.optimizer import LearningRate
 from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate
@@ -101,9 +102,9 @@ class ASGD(Leafwise):
                 torch._foreach_mul_(averages, old)
                 add_scaled_(averages, p, new)
 
-    def eval_params(self, state: OptimizerState, params: Params) -> Params:
-        """Return the averages in place of the parameters that are trained."""
-        return {**params, **state["ax"]}
+    def averages(self) -> list[Averages]:
+        """Name the slot of the averages."""
+        return [Averages("ax")]
 
     def _share(self, scalars: Scalars) -> Tensor:
         """Return the share of the new parameter in its average."""

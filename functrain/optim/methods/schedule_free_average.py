@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import OptimizerState, Params
+from functrain.core.averages import Averages
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, constant
 from functrain.optim.hyperparameters import is_zero
@@ -62,10 +62,9 @@ class ScheduleFree(Leafwise):
         weight_sum = scalars["weight_sum"] + self._weight(lr_max, step)
         return {"weight_sum": weight_sum, "lr_max": lr_max}
 
-    def eval_params(self, state: OptimizerState, params: Params) -> Params:
-        """Return the average x."""
-        share = 1 - 1 / self.beta
-        return {path: y + share * (state["z"][path] - y) for path, y in params.items()}
+    def averages(self) -> list[Averages]:
+        """Say where on the line through y and z the average x is."""
+        return [Averages("z", share=1 - 1 / self.beta)]
 
     def moved(
         self, direction: Tensor, z: Tensor, param: Tensor, lr: Rate, scalars: Scalars

@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.averages import Averages
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, flag
@@ -78,6 +79,13 @@ class Float32State(Wrapper):
             if halves:
                 targets = [params[path] for path in halves]
                 torch._foreach_copy_(targets, [wide[path] for path in halves])
+
+    def averages(self) -> list[Averages] | None:
+        """As the optimizer inside, which updates the master weights."""
+        said = super().averages()
+        if said is None or not self.master_weights:
+            return said
+        return [attrs.evolve(one, params=one.params or "master") for one in said]
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return what the optimizer inside evaluates with, rounded."""

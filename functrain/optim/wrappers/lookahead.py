@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.averages import Averages
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
@@ -112,6 +113,10 @@ class Lookahead(Wrapper):
             if self.reset_state:
                 fresh = aligned(self.optimizer.init(params), state["optimizer"])
                 write(selected(due, fresh, state["optimizer"]), state["optimizer"])
+
+    def averages(self) -> list[Averages]:
+        """Name the slot of the slow weights."""
+        return [Averages("slow")]
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the slow weights."""

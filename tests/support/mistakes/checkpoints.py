@@ -130,7 +130,7 @@ MISTAKES = {
     errors.ConfigurationError: [
         (
             lambda path: weights(ft.save(path / "c", TREE), "averaged"),
-            "what='averaged' … 'params', 'ema' or 'all'",
+            "what='averaged' … 'params', 'trained', 'ema' or 'all'",
         ),
         (lambda path: ft.load(ft.save(path / "c", TREE), partial=True), "partial … give like="),
     ],
