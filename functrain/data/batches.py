@@ -15,6 +15,7 @@ from functrain.core.rng import checked_seed
 from functrain.data import hugging_face
 from functrain.data.columns import BatchedDataset, columns_of
 from functrain.data.permutation import Permutation
+from functrain.data.reading_errors import stopped
 from functrain.data.sample_reader import SampleReader
 from functrain.data.samplers import Sampler
 from functrain.data.stream import stream
@@ -177,7 +178,11 @@ class Batches:
         """Read the batch at ``epoch, index``, or one part of it, from the samples ``indices``."""
         if isinstance(self._reader, SampleReader):
             return self._reader.read(epoch, index, indices.tolist(), part)
-        return self._reader.batch_at(indices)
+        try:
+            return self._reader.batch_at(indices)
+        except StopIteration as error:
+            place = f"in batch_at, while reading batch {index} of epoch {epoch}"
+            raise stopped(type(self.dataset).__name__, place) from error
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:
         """Yield all batches from a position on, epoch after epoch without end.

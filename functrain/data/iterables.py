@@ -31,8 +31,14 @@ class IterableSource:
     _epoch: int = 0
     _before: dict[str, Tensor] | None = None
     _after: dict[str, Tensor] | None = None
+    _reading: SeededPass | None = None
 
     replays = True
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the present epoch was found to have more batches than ``length``."""
+        return self._reading is not None and self._reading.is_longer
 
     @property
     def length(self) -> int | None:
@@ -51,7 +57,7 @@ class IterableSource:
             # Persistent workers keep random state from earlier epochs, which a resumed run could
             # not restore.
             self.data._iterator = None
-        batches = SeededPass.begin(self.data, seed, epoch)
+        self._reading = batches = SeededPass.begin(self.data, seed, epoch)
         batches.drop(start)
         yield from batches.remaining(self.length, self._remember_end)
         if batches.index == 0:

@@ -11,6 +11,7 @@ import torch
 
 from functrain.core.rng import derive, sample_scope, turn
 from functrain.data.hugging_face import Rows
+from functrain.data.reading_errors import stopped
 from functrain.errors.optional import require
 
 
@@ -43,7 +44,7 @@ class SampleReader:
         of its own.
         """
         place_in_epoch = (epoch, index) if part is None else (epoch, index, part)
-        with turn(), sample_scope() as scope, _Place(epoch, index) as place:
+        with turn(), sample_scope() as scope, _Place(epoch, index, self.dataset) as place:
             together = self._together(indices)
             samples = []
             for order, sample in enumerate(indices):
@@ -84,11 +85,12 @@ def _generator_parameter(transform: Callable[..., Any]) -> str | None:
 class _Place:
     """Adds to an exception a note about the sample that was being read."""
 
-    __slots__ = ("epoch", "index", "sample")
+    __slots__ = ("dataset", "epoch", "index", "sample")
 
-    def __init__(self, epoch: int, index: int) -> None:
+    def __init__(self, epoch: int, index: int, dataset: Any) -> None:
         self.epoch = epoch
         self.index = index
+        self.dataset = dataset
         self.sample: int | None = None
 
     def __enter__(self) -> _Place:
@@ -97,4 +99,7 @@ class _Place:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if error is not None:
             what = "collating" if self.sample is None else f"reading sample {self.sample} for"
-            error.add_note(f"(while {what} batch {self.index} of epoch {self.epoch})")
+            place = f"while {what} batch {self.index} of epoch {self.epoch}"
+            if isinstance(error, StopIteration):
+                raise stopped(type(self.dataset).__name__, place) from error
+            error.add_note(f"({place})")

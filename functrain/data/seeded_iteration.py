@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader
 
 from functrain.core.rng import derive, sample_scope
+from functrain.data.reading_errors import is_of_dead_worker, refuse_stop, worker_died
 from functrain.errors import DataChangedError, EmptyDatasetError
 
 END: Any = object()
@@ -32,10 +34,15 @@ class SeededPass:
 
     Attributes:
         index: number of batches drawn.
+        is_longer: whether more batches were drawn than the length given to ``remaining``.
     """
 
-    def __init__(self, batches: Iterator[Any], seed: int, epoch: int, index: int = 0) -> None:
+    def __init__(
+        self, batches: Iterator[Any], seed: int, epoch: int, index: int = 0, data: Any = None
+    ) -> None:
         self._batches, self._place, self.index = batches, (seed, epoch), index
+        self._data = batches if data is None else data
+        self.is_longer = False
 
     @classmethod
     def begin(cls, data: Any, seed: int, epoch: int, index: int = 0) -> SeededPass:
@@ -49,16 +56,29 @@ class SeededPass:
                 part.set_epoch(epoch)
         with sample_scope() as scope:
             scope.seed(derive(seed, "loader", epoch))
-            return cls(iter(data), seed, epoch, index)
+            return cls(iter(data), seed, epoch, index, data)
 
     def draw(self) -> Any:
         """Return the next batch, or ``END``."""
         seed, epoch = self._place
         with sample_scope() as scope:
             scope.seed(derive(seed, "loader", epoch, self.index))
-            batch = next(self._batches, END)
-        self.index += batch is not END
+            try:
+                batch = next(self._batches)
+            except StopIteration as stop:
+                refuse_stop(stop, self._data, f"reading {self._named()}")
+                return END
+            except Exception as error:
+                reads_ahead = isinstance(self._data, DataLoader) and self._data.num_workers
+                if reads_ahead and is_of_dead_worker(error):
+                    raise worker_died(error) from error
+                error.add_note(f"(while reading {self._named()} of a {type(self._data).__name__})")
+                raise
+        self.index += 1
         return batch
+
+    def _named(self) -> str:
+        return f"batch {self.index} of epoch {self._place[1]}"
 
     def drop(self, stop: int) -> None:
         """Draw and discard the batches before ``stop``."""
@@ -83,6 +103,7 @@ class SeededPass:
             following = self.draw() if self.index == length else None
             if following is END:
                 at_end(self.index)
+            self.is_longer = following is not None and following is not END
             yield batch
             if following is END:
                 return

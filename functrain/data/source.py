@@ -80,6 +80,11 @@ class Wrapper:
         """Whether the data replays."""
         return self.data.replays
 
+    @property
+    def is_longer(self) -> bool:
+        """Whether the data was found to be longer than it says."""
+        return bool(getattr(self.data, "is_longer", False))
+
     def state(self) -> Any:
         """Return the state of the data."""
         return self.data.state()

@@ -36,8 +36,14 @@ class StatefulSource:
     data: Any
     _at: tuple[int, int] | None = None  # (epoch, done) while that is the state of the data
     _snapshots: list[dict[str, Any]] = attrs.field(factory=list)
+    _reading: SeededPass | None = None
 
     replays = False
+
+    @property
+    def is_longer(self) -> bool:
+        """Whether the present epoch was found to have more batches than ``length``."""
+        return self._reading is not None and self._reading.is_longer
 
     @property
     def length(self) -> int | None:
@@ -53,7 +59,7 @@ class StatefulSource:
 
     def _batches(self, seed: int, epoch: int, start: int, restore: bool) -> Iterator[Any]:
         restored = self._restore(seed, epoch, start) if restore else None
-        batches = restored or SeededPass.begin(self.data, seed, epoch)
+        self._reading = batches = restored or SeededPass.begin(self.data, seed, epoch)
         batches.drop(start)
         done, length = start, self.length
         rest = batches.remaining(length, lambda index: self._remember(epoch, index, ended=True))

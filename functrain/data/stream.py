@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from functrain import tree
-from functrain.errors import WorkerDiedError, WorkerTimeoutError
+from functrain.data.reading_errors import is_of_dead_worker, worker_died
+from functrain.errors import WorkerTimeoutError
 
 _BLOCK = 32768  # number of samples whose order is computed at once
 # A batch to read: epoch, index, samples, and any more arguments of the function that reads it.
@@ -149,25 +150,13 @@ def _with_worker_errors(
                 f"{epoch}, which has the samples {_shortened(samples)}. One of them hangs or is "
                 "slow to read: try workers=0 to see where, or a longer timeout."
             ) from error
-        if not _of_a_dead_worker(error):
+        if not is_of_dead_worker(error):
             raise
-        raise WorkerDiedError(
-            f"a process that reads data ended unexpectedly ({error}). Often it ran out of memory "
-            "or crashed in native code: try workers=0 to see the error itself, fewer workers, or "
-            "a smaller prefetch."
-        ) from error
+        raise worker_died(error) from error
 
 
 def _shortened(samples: list[int]) -> str:
     return f"{samples[:32]}{f' and {len(samples) - 32} more' if len(samples) > 32 else ''}"
-
-
-def _of_a_dead_worker(error: Exception) -> bool:
-    if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker (pid")
-    # A worker that dies while it sends a tensor breaks the connection. An error of a connection
-    # inside the dataset arrives as an error caught in a worker instead.
-    return "in DataLoader worker process" not in str(error)
 
 
 def pinned(batch: Any) -> Any:

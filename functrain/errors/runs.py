@@ -55,6 +55,10 @@ class DataChangedError(FunctrainError, RuntimeError):
     """Data differs from the saved run's, ends before its place or length, or is read only once."""
 
 
+class LengthWarning(FunctrainWarning):
+    """A loader gives more batches than its length says, and the others are not trained on."""
+
+
 class ReplayWarning(FunctrainWarning):
     """Resuming within an epoch means drawing and dropping batches."""
 

@@ -21,6 +21,7 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.in_order import in_order
+from functrain.data.reading_errors import naming_dead_workers
 from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.errors.calls import explained
@@ -92,6 +93,7 @@ def update_bn(
             raise EmptyDatasetError("update_bn: the data has no samples: check its dataset")
 
     with (
+        naming_dead_workers(),
         keep_generators(getattr(source, "data", None)),
         torch.no_grad(),
         scoped(evaluation_stream(state), whole.device),

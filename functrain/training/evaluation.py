@@ -14,6 +14,7 @@ from functrain.core.batch_sizes import count, size
 from functrain.core.loss import LossFunction
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source, as_source
+from functrain.data.reading_errors import naming_dead_workers
 from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import EmptyBatchWarning, EmptyDatasetError, LossError
 from functrain.errors.base import warn
@@ -131,7 +132,7 @@ def measure(
         program = program.evaluated_by(one.function)
     source = as_source(one.data)
     # A loader with its own generator draws its order from it: each evaluation the same one.
-    with keep_generators(getattr(source, "data", None)):
+    with naming_dead_workers(), keep_generators(getattr(source, "data", None)):
         return _merged(program, state, source, weights, one.batches, interrupted, cut)
 
 

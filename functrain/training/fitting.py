@@ -13,6 +13,7 @@ from typing import Any
 
 from functrain.checkpoint import Checkpoints
 from functrain.core.protocol import AnyProgram, AnyState, require_program
+from functrain.data.reading_errors import naming_dead_workers
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.populations.program import Population
@@ -181,7 +182,8 @@ def fit(
     together = world.failing_together
     # A failure is published before the session ends, which may take longer than others wait.
     closing = contextlib.closing(plan.evaluations)
-    with speaking_once(world), together(), session, closing, together():
+    named = naming_dead_workers()
+    with speaking_once(world), together(), session, closing, together(), named:
         start(session, state, seed, resume, schedule_end)
         check_evaluation(session, plan.sanity_batches)
         return finished(session, run(session))

@@ -17,7 +17,10 @@ from functrain.core.state import Counters
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
-from functrain.errors import DataChangedError, EmptyDatasetError
+from functrain.data.reading_errors import naming_dead_workers
+from functrain.data.source import Wrapper
+from functrain.errors import DataChangedError, EmptyDatasetError, LengthWarning
+from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
@@ -85,7 +88,7 @@ def iterate(
         seconds = time.monotonic() - began if limits.timed else 0.0
         return limits.reached(Position.of(state, source.length, seconds)) is not None
 
-    with contextlib.closing(source):
+    with naming_dead_workers(), contextlib.closing(source):
         if isinstance(source, IteratorSource):  # what it drops cannot be read again
             warn_of_replay(state, source)
         first = state.counters.epoch
@@ -141,6 +144,8 @@ def epoch_batches(
     batches = source.epoch(seed, counters.epoch, counters.batch, saved)
     group: list[Batch] = []
     for batch, last in _with_last(batches, source.length, counters.batch):
+        if last and getattr(source, "is_longer", False):
+            _warn_of_rest(source)
         group.append(batch)
         if last or len(group) == accumulate:
             if sharing is not None:
@@ -166,8 +171,7 @@ def _with_last(
                 f"the data has a length of {length} batches, and an epoch of it ended after "
                 f"{index}. Evaluations, early stopping and schedules depend on the end of an "
                 "epoch: correct its __len__, or remove it, and the end is found by reading ahead. "
-                "In a DataLoader the length is from its dataset, and a StopIteration in "
-                "__getitem__ ends the epoch, too"
+                "In a DataLoader the length is from its dataset"
             )
         return
     previous: list[Batch] = []
@@ -177,6 +181,24 @@ def _with_last(
         previous.append(batch)
     if previous:
         yield previous.pop(), True
+
+
+def _warn_of_rest(source: Any) -> None:
+    """Warn that a loader like torch's has more batches, which a plain loop would train on."""
+    while isinstance(source, Wrapper):
+        source = source.data
+    loader = source.data
+    if not hasattr(loader, "dataset"):  # other data may be endless, with the length of an epoch
+        return
+    kind, dataset = type(loader).__name__, type(loader.dataset).__name__
+    warn(
+        f"the {kind} over {dataset} has a length of {source.length} batches and gives more: the "
+        "rest of each epoch is not trained on. With workers over an IterableDataset the length is "
+        "an estimate, since each worker ends with a batch of its own. Remove __len__ from "
+        f"{dataset}, and an epoch ends where the data does (a schedule then needs steps=), or "
+        "correct the length of the loader",
+        LengthWarning,
+    )
 
 
 MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch

@@ -16,6 +16,7 @@ from functrain.core.protocol import require_plain
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.in_order import in_order
+from functrain.data.reading_errors import naming_dead_workers
 from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.errors.calls import explained
@@ -77,7 +78,7 @@ def predict(
     source = as_source(in_order(data))
     outputs = []
     # A loader with its own generator draws its order from it: each call the same one.
-    with keep_generators(getattr(source, "data", None)):
+    with naming_dead_workers(), keep_generators(getattr(source, "data", None)):
         for batch in source.epoch(0, 0, 0, None):
             if count(batch):
                 with program.evaluating(state, weights, gradients=gradients) as model:

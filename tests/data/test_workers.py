@@ -16,12 +16,18 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, get_worker_info
 
 import functrain as ft
 from functrain import tree
 from functrain.data import Batches
-from functrain.errors import ConfigurationError, WorkerDiedError, WorkerTimeoutError
+from functrain.errors import (
+    ConfigurationError,
+    DataChangedError,
+    LengthWarning,
+    WorkerDiedError,
+    WorkerTimeoutError,
+)
 
 
 class Noisy(Dataset[tuple[Tensor, int]]):
@@ -293,3 +299,219 @@ def test_the_generator_is_not_the_stream_of_the_global_ones() -> None:
 def test_a_transform_whose_sample_is_called_generator_gets_the_sample() -> None:
     (doubled,) = Batches([1, 2], 2, shuffle=False, transform=lambda rng: 2 * rng)
     assert doubled.tolist() == [2, 4]
+
+
+# -- errors that torch's loaders hide ------------------------------------------------------------
+
+
+class DiesLater(Noisy):
+    """A dataset whose worker dies while the main process computes."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13:
+            time.sleep(0.1)
+            os._exit(3)
+        return super().__getitem__(index)
+
+
+def slow(model: Any, batch: Any) -> Tensor:
+    end = time.monotonic() + 0.25
+    while time.monotonic() < end:
+        model(batch[0])
+    return model(batch[0]).square().mean()
+
+
+class SlowListener:
+    def on_batch_end(self, event: Any) -> None:
+        end = time.monotonic() + 0.25
+        while time.monotonic() < end:
+            time.sleep(0)
+
+
+def of_functrain(dataset: Any, workers: int, **options: Any) -> Any:
+    return Batches(dataset, 4, shuffle=False, workers=workers, **options)
+
+
+def of_torch(dataset: Any, workers: int, collate: Any = None) -> Any:
+    return DataLoader(dataset, 4, num_workers=workers, collate_fn=collate)
+
+
+def tiny(loss: Any) -> ft.Program:
+    return ft.program(torch.nn.Linear(3, 1), loss, ft.optim.SGD(lr=1e-4))
+
+
+def fitted(program: ft.Program, data: Any, **options: Any) -> Any:
+    return ft.fit(program, data, until="2 epochs", **options)
+
+
+def iterated(program: ft.Program, data: Any) -> Any:
+    return list(ft.iterate(program, program.init(), data))
+
+
+def evaluated(program: ft.Program, data: Any) -> Any:
+    return ft.evaluate(program, program.init(), data)
+
+
+def evaluated_in_fit(program: ft.Program, data: Any) -> Any:
+    return ft.fit(program, [(torch.ones(4, 3), 0)], until="1 step", eval_data=data)
+
+
+USES = [fitted, iterated, evaluated, evaluated_in_fit]
+
+
+@pytest.mark.parametrize("made", [of_functrain, of_torch])
+@pytest.mark.parametrize("use", USES)
+def test_a_worker_that_dies_during_a_step_is_named(use: Any, made: Any) -> None:
+    with pytest.raises(WorkerDiedError, match="workers=0"):
+        use(tiny(slow), made(DiesLater(), 2))
+
+
+def test_a_worker_that_dies_during_a_listener_is_named() -> None:
+    with pytest.raises(WorkerDiedError, match="workers=0"):
+        fitted(tiny(fast), of_functrain(DiesLater(), 2), listeners=[SlowListener()])
+
+
+def fast(model: Any, batch: Any) -> Tensor:
+    return model(batch[0]).square().mean()
+
+
+class Stops(Noisy):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 13:
+            next(iter(()))
+        return super().__getitem__(index)
+
+
+class StopsInTheBatch(Noisy):
+    def batch_at(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        if 13 in indices:
+            next(iter(()))
+        return torch.ones(len(indices), 3), indices
+
+
+def collate_that_stops(samples: Any) -> Any:
+    if samples[0][1] == 12:
+        next(iter(()))
+    return torch.utils.data.default_collate(samples)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("made", [of_functrain, of_torch])
+@pytest.mark.parametrize("use", USES)
+def test_a_stop_iteration_of_a_dataset_ends_no_epoch(use: Any, made: Any, workers: int) -> None:
+    with pytest.raises(DataChangedError, match=r"Stops.*StopIteration") as caught:
+        use(tiny(fast), made(Stops(), workers))
+    assert "batch 3 of epoch 0" in str(caught.value)
+    assert workers or "13" in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("made", [of_functrain, of_torch])
+@pytest.mark.parametrize("use", USES)
+def test_a_stop_iteration_of_collate_ends_no_epoch(use: Any, made: Any, workers: int) -> None:
+    with pytest.raises(DataChangedError, match=r"Noisy.*StopIteration"):
+        use(tiny(fast), made(Noisy(), workers, collate=collate_that_stops))
+
+
+def test_a_stop_iteration_of_other_code_that_makes_batches_ends_no_epoch() -> None:
+    def stops(sample: Any) -> Any:
+        return next(iter(()))
+
+    for made in (
+        Batches(StopsInTheBatch(), 4, shuffle=False),
+        Batches(Noisy(), 4, transform=stops),
+        of_torch(Subset(Stops(), range(10, 20)), 0),
+    ):
+        with pytest.raises(DataChangedError, match="StopIteration"):
+            evaluated(tiny(fast), made)
+        with pytest.raises(DataChangedError, match="StopIteration"):
+            fitted(tiny(fast), made)
+
+
+def test_loaders_that_end_by_a_stop_iteration_end() -> None:
+    class Pass:
+        left = 3
+
+        def __next__(self) -> Any:
+            self.end()
+            self.left -= 1
+            return torch.ones(4, 3), 0
+
+        def end(self) -> None:
+            if not self.left:
+                raise StopIteration
+
+    class Loader:
+        dataset = Noisy()
+
+        def __iter__(self) -> Any:
+            return Pass()
+
+    run = fitted(tiny(fast), Loader())
+    assert run.state.counters.step == 6
+
+
+def test_an_error_of_a_loader_says_where() -> None:
+    def batches() -> Any:
+        yield torch.ones(4, 3), 0
+        yield next(iter(()))
+
+    with pytest.raises(RuntimeError, match="StopIteration") as caught:
+        fitted(tiny(fast), batches())
+    assert "batch 1 of epoch 0" in str(getattr(caught.value, "__notes__", ""))
+
+
+# -- lengths that are estimates ------------------------------------------------------------------
+
+
+class Shared(IterableDataset[Any]):
+    """50 samples, shared by the workers."""
+
+    def __len__(self) -> int:
+        return 50
+
+    def __iter__(self) -> Any:
+        info = get_worker_info()
+        first, step = (info.id, info.num_workers) if info else (0, 1)
+        yield from ((torch.full((3,), float(number)), number) for number in range(first, 50, step))
+
+
+def of_torchdata(dataset: Any, batch_size: int, num_workers: int) -> Any:
+    loader: Any = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    return loader(dataset, batch_size, num_workers=num_workers)
+
+
+@pytest.mark.parametrize("made", [DataLoader, of_torchdata])
+@pytest.mark.parametrize("use", [fitted, iterated])
+def test_a_loader_with_more_batches_than_its_length_warns(use: Any, made: Any) -> None:
+    loader = made(Shared(), 8, num_workers=2)
+    assert sum(1 for _ in loader) > len(loader)
+    with pytest.warns(LengthWarning, match=r"over Shared has a length of 7 batches and gives more"):
+        use(tiny(fast), loader)
+
+
+def test_an_evaluation_takes_all_batches_of_such_a_loader(recwarn: Any) -> None:
+    program = tiny(fast)
+    found = ft.evaluate(program, program.init(), DataLoader(Shared(), 8, num_workers=2))
+    expected = ft.evaluate(program, program.init(), DataLoader(Shared(), 50))
+    assert found["loss"] == pytest.approx(expected["loss"])
+    assert not [each for each in recwarn if each.category is LengthWarning]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_length_that_is_right_needs_no_warning(recwarn: Any, workers: int) -> None:
+    fitted(tiny(fast), DataLoader(Shared(), 8, num_workers=workers))
+    assert not [each for each in recwarn if each.category is LengthWarning]
+
+
+def test_data_may_be_endless_with_the_length_of_an_epoch(recwarn: Any) -> None:
+    class Endless:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Any:
+            while True:
+                yield torch.ones(4, 3), 0
+
+    assert fitted(tiny(fast), Endless()).state.counters.step == 6
+    assert not [each for each in recwarn if each.category is LengthWarning]

@@ -53,6 +53,18 @@ class FromTheStart:
         yield from [X] * self.count
 
 
+class Longer(FromTheStart):
+    """A loader in the shape of torch's with more batches than its length."""
+
+    dataset = X
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def __len__(self) -> int:
+        return 2
+
+
 class Few:
     """A sampler with fewer samples than its length."""
 
@@ -134,6 +146,12 @@ MISTAKES = {
         (
             lambda path: cut(path, 4, 1),
             "after 2 batches of epoch 0 … ends after 1 … Give the data the run was started with",
+        ),
+    ],
+    errors.LengthWarning: [
+        (
+            lambda: fit("2 epochs", Longer()),
+            "has a length of 2 batches and gives more … Remove __len__ … or correct the length",
         ),
     ],
     errors.ReplayWarning: [
