@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
-from torch import Tensor
 
+from functrain.data.own_generators import State, generator_states, set_generator_states
 from functrain.data.seeded_iteration import (
     END,
     SeededPass,
-    generator_states,
     length_of,
     refuse_empty,
-    set_generator_states,
 )
 from functrain.errors import DataChangedError
 
@@ -29,8 +27,8 @@ class IterableSource:
 
     data: Any
     _epoch: int = 0
-    _before: dict[str, Tensor] | None = None
-    _after: dict[str, Tensor] | None = None
+    _before: dict[str, State] | None = None
+    _after: dict[str, State] | None = None
     _reading: SeededPass | None = None
 
     replays = True

@@ -7,11 +7,9 @@ and they are restored afterwards.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from functrain.core.rng import derive, sample_scope
@@ -109,41 +107,6 @@ class SeededPass:
                 return
             batch = self.draw() if following is None else following
         at_end(self.index)
-
-
-def generators(data: Any) -> dict[str, Generator]:
-    """Return the generators that a loader or its samplers own, by attribute."""
-    batch_sampler = getattr(data, "batch_sampler", None)
-    parts = {
-        "loader": data,
-        "sampler": getattr(data, "sampler", None),
-        "batch_sampler": batch_sampler,
-        "batch_sampler.sampler": getattr(batch_sampler, "sampler", None),
-    }
-    found = {place: getattr(part, "generator", None) for place, part in parts.items()}
-    return {place: held for place, held in found.items() if isinstance(held, Generator)}
-
-
-def generator_states(data: Any) -> dict[str, Tensor]:
-    """Return the states of these generators."""
-    return {place: generator.get_state() for place, generator in generators(data).items()}
-
-
-def set_generator_states(data: Any, states: dict[str, Tensor]) -> None:
-    """Restore the states of these generators."""
-    for place, generator in generators(data).items():
-        if place in states:
-            generator.set_state(states[place])
-
-
-@contextlib.contextmanager
-def keep_generators(data: Any) -> Iterator[None]:
-    """Let a loader draw from generators of its own, and put them back at the end."""
-    held = generator_states(data)
-    try:
-        yield
-    finally:
-        set_generator_states(data, held)
 
 
 def refuse_empty(data: Any, epoch: int) -> NoReturn:

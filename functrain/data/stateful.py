@@ -9,13 +9,12 @@ from typing import Any
 import attrs
 
 from functrain.core.rng import sample_scope
+from functrain.data.own_generators import generator_states, set_generator_states
 from functrain.data.seeded_iteration import (
     END,
     SeededPass,
-    generator_states,
     length_of,
     refuse_empty,
-    set_generator_states,
 )
 from functrain.errors import DataChangedError
 

@@ -14,7 +14,7 @@ from functrain.core import learning_rate
 from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.data.seeded_iteration import keep_generators
+from functrain.data.own_generators import keep_generators
 from functrain.errors import ConfigurationError, FinderError, MissingExtraError, NonFiniteError
 from functrain.plotting.colors import THEMES
 from functrain.schedules import Lambda

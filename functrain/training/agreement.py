@@ -22,8 +22,8 @@ from functrain.core.batch_splitting import part_sizes
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data.description import describe, fingerprint
 from functrain.data.mixture import MixtureSource
+from functrain.data.own_generators import generator_states
 from functrain.data.parts import BatchesByParts
-from functrain.data.seeded_iteration import generator_states
 from functrain.data.source import Source
 from functrain.distributed.exchange import all_gather
 from functrain.distributed.group import World

@@ -14,8 +14,8 @@ from functrain.core.batch_sizes import count, size
 from functrain.core.loss import LossFunction
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source, as_source
+from functrain.data.own_generators import keep_generators
 from functrain.data.reading_errors import naming_dead_workers
-from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import EmptyBatchWarning, EmptyDatasetError, LossError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained

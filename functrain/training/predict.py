@@ -16,8 +16,8 @@ from functrain.core.protocol import require_plain
 from functrain.core.state import TrainState
 from functrain.data import as_source
 from functrain.data.in_order import in_order
+from functrain.data.own_generators import keep_generators
 from functrain.data.reading_errors import naming_dead_workers
-from functrain.data.seeded_iteration import keep_generators
 from functrain.errors import ConfigurationError, EmptyDatasetError
 from functrain.errors.calls import explained
 from functrain.training.evaluation import Weights

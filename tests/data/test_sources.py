@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from data_kinds import MAKERS, Noisy, SavesItself, SavesItselfSized, disturb, with_generator
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, TensorDataset
 
+import functrain as ft
 from functrain import tree
 from functrain.data import Batches, Source, as_source
 from functrain.errors import DataChangedError, EmptyDatasetError, UnsupportedError
@@ -267,3 +269,74 @@ def test_data_that_became_shorter_is_reported() -> None:
     saved = {"snapshots": [{"epoch": 2, "done": 1, "ended": False, "loader": {}}]}
     with pytest.raises(DataChangedError, match="later place"):
         list(as_source(SavesItself(3)).epoch(7, 1, 0, saved))
+
+
+# -- generators of samplers ----------------------------------------------------------------------
+
+
+class Drawn(Sampler[int]):
+    """An order drawn from a generator in an attribute, of which each epoch takes more."""
+
+    def __init__(self, rng: Any) -> None:
+        self.rng = rng
+
+    def __len__(self) -> int:
+        return 12
+
+    def __iter__(self) -> Iterator[int]:
+        if isinstance(self.rng, torch.Generator):
+            return iter(torch.randperm(12, generator=self.rng).tolist())
+        order = list(range(12))
+        self.rng.shuffle(order)
+        return iter(order)
+
+
+class Both(Sampler[int]):
+    def __init__(self, *samplers: Any) -> None:
+        self.samplers = samplers
+
+    def __len__(self) -> int:
+        return 24
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([index for sampler in self.samplers for index in sampler])
+
+
+SAMPLERS: dict[str, Callable[[], Any]] = {
+    "torch": lambda: Drawn(torch.Generator().manual_seed(3)),
+    "Python": lambda: Drawn(random.Random(3)),
+    "NumPy": lambda: Drawn(np.random.default_rng(3)),
+    "NumPy, Mersenne twister": lambda: Drawn(np.random.Generator(np.random.MT19937(3))),
+    "NumPy, SFC64": lambda: Drawn(np.random.Generator(np.random.SFC64(3))),
+    "NumPy, old": lambda: Drawn(np.random.RandomState(3)),
+    "within others": lambda: Both(Drawn(random.Random(3)), Drawn(random.Random(4))),
+}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("stop", ["2 steps", "1 epoch", "9 steps"])
+@pytest.mark.filterwarnings("ignore::functrain.errors.ReplayWarning")
+def test_a_sampler_with_a_generator_of_its_own_resumes_exactly(
+    tmp_path: Path, name: str, batched: bool, stop: str
+) -> None:
+    def run(directory: str, until: str) -> Any:
+        sampler, data = SAMPLERS[name](), TensorDataset(torch.arange(12.0)[:, None])
+        if batched:
+            loader: Any = DataLoader(data, batch_sampler=BatchSampler(sampler, 3, False))
+        else:
+            loader = DataLoader(data, 3, sampler=sampler)
+        program = ft.program(
+            torch.nn.Linear(1, 1), lambda m, b: m(b[0]).square().mean(), ft.optim.SGD(lr=1e-3)
+        )
+        return ft.fit(
+            program, loader, until=until, eval_data=loader, directory=tmp_path / directory
+        )
+
+    torch.manual_seed(0)
+    straight = run("straight", "4 epochs")
+    torch.manual_seed(0)
+    run("resumed", stop)
+    resumed = run("resumed", "4 epochs")
+    assert tree.equal(resumed.state, straight.state)
+    assert resumed.history["loss"] == straight.history["loss"]
