@@ -130,7 +130,8 @@ def _mismatch(source: CheckpointReader, problems: list[str], like: Any) -> Check
     saved = without_classes(source.manifest.structure)
     if isinstance(like, TrainState) and isinstance(saved, dict) and "train" in saved:
         error.add_note(
-            "This is the checkpoint of a run; its training state is functrain.load(path).train"
+            "This is the checkpoint of a run; its training state is functrain.load(path).train, "
+            "and with other options migrate=lambda run: run['train'] takes it"
         )
     elif all("buffers." in problem.partition(":")[0] for problem in problems):
         error.add_note(

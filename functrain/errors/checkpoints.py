@@ -12,8 +12,14 @@ class NoCheckpointError(FunctrainError, FileNotFoundError):
 class CheckpointMismatchError(FunctrainError, ValueError):
     """A checkpoint is valid, but of another structure than asked for."""
 
-    def __init__(self, path: object, problems: list[str]) -> None:
-        self.problems = problems
+    def __init__(
+        self,
+        path: object,
+        problems: list[str],
+        remedy: str = "Load it into the structure it was saved from, or with rename=, cast=, "
+        "partial= or only= of functrain.load",
+    ) -> None:
+        self.path, self.problems = path, problems
         shown = problems[:40]
         rest = [f"... and {len(problems) - 40} more"] if len(problems) > 40 else []
         listed = "\n".join(f"  {problem}" for problem in [*shown, *rest])
@@ -21,10 +27,7 @@ class CheckpointMismatchError(FunctrainError, ValueError):
             f"checkpoint {path} does not fit in {len(problems)} "
             f"place{'s' if len(problems) != 1 else ''}:\n{listed}"
         )
-        self.add_note(
-            "Load it into the structure it was saved from, or with rename=, cast=, partial= or "
-            "only= of functrain.load; a run of another model needs another directory"
-        )
+        self.add_note(remedy)
 
 
 class CheckpointTypeError(FunctrainError, TypeError):

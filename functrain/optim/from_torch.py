@@ -85,8 +85,12 @@ class FromTorch(Optimizer):
             if path in grads:
                 param.grad = grads[path].detach().clone()
         _set_mode(built, "train")
-        with torch.no_grad():
-            built.step()
+        try:
+            with torch.no_grad():
+                built.step()
+        except KeyError as error:
+            torch_state.refuse_missing(built, list(params), error.args[0] if error.args else None)
+            raise
         _write_back(params, built)
         state.update(torch_state.extract(built, list(params), fresh))
 

@@ -84,6 +84,23 @@ def _refuse_another_class(built: torch.optim.Optimizer, made: State | None) -> N
         )
 
 
+def refuse_missing(built: torch.optim.Optimizer, paths: list[str], name: object) -> None:
+    """Raise if a step failed because states of parameters lack an entry of this name.
+
+    Raises:
+        ParameterMismatchError: they have other entries, those of other options.
+    """
+    kept = [built.state.get(param) for param in built.param_groups[0]["params"]]
+    lacking = [path for path, own in zip(paths, kept, strict=True) if own and name not in own]
+    if isinstance(name, str) and lacking:
+        raise ParameterMismatchError(
+            f"{type(built).__name__} was given a state that was made with other options: continue "
+            "with those, or begin again from the weights, "
+            "program.init(params={**state.params, **state.buffers})",
+            [f"optimizer.state.{path}.{name}: missing" for path in lacking],
+        )
+
+
 def _is_option(name: str, value: Any, made: State | None, built: torch.optim.Optimizer) -> bool:
     if made is None:  # a state of an earlier version, which does not say with what it began
         return name in inspect.signature(type(built)).parameters

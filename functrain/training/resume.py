@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import attrs
 
@@ -27,6 +28,7 @@ from functrain.errors import (
     LogError,
     NoCheckpointError,
 )
+from functrain.errors.nearest import nearest
 from functrain.errors.paths import absolute
 from functrain.metrics.log_file import FILE_NAME
 from functrain.own_steps.states import CustomState, JointState
@@ -34,6 +36,8 @@ from functrain.training.members import record
 
 # The argument of ``fit``: whether to resume, or "best", a step or a path.
 Resume: TypeAlias = bool | int | str | Path
+
+_WORDS = ("latest", "best")
 
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, CustomState, JointState, Counters, Rng)
@@ -44,7 +48,8 @@ def expected(program: AnyProgram, seed: int) -> RunState:
     anything: Any = Anything()
 
     def one(program: Program, state: TrainState) -> TrainState:
-        if getattr(program.recipe.optimizer, "lazy_state", False):
+        # A state that gains entries in use has no parts on ranks yet, so it is loaded whole.
+        if program.sharded is not None and getattr(program.recipe.optimizer, "lazy_state", False):
             state = attrs.evolve(state, optimizer=anything)
         return attrs.evolve(state, scheduler=anything)
 
@@ -73,16 +78,37 @@ def restore(
     ranks = world if world.size > 1 else None
     try:
         saved, manifest = _fitted(store, which, like, program, ranks)
-    except CheckpointMismatchError:
-        other = Path(str(which)) if is_path(which) else store.path(store.steps()[-1])
+    except CheckpointMismatchError as error:
+        if not hasattr(error, "path"):  # which another rank reported, in words
+            raise
+        other = Path(str(error.path))
         record.check(program, read_manifest(other).info, other)
-        raise
+        better = CheckpointMismatchError(other, error.problems, _remedy(other, error.problems))
+        for note in error.__notes__[1:]:
+            better.add_note(note)
+        raise better from None
     placed = program.sharded is not None
     if placed and isinstance(like.train.optimizer, Anything):  # was loaded whole
         saved = attrs.evolve(saved, train=program.place(saved.train))
     info: dict[str, Any] = manifest.info
     path = Path(str(which)) if is_path(which) else store.path(saved.train.counters.step)
     return saved, info, path
+
+
+def _remedy(path: Path, problems: list[str]) -> str:
+    """Return how to go on from a checkpoint of another architecture or optimizer."""
+    if all(problem.startswith("train.optimizer") for problem in problems):
+        return (
+            "The optimizer is another one than the run's, or has other options. Continue with that "
+            "of the run; or begin again from its weights in another directory: fit(state="
+            f"program.init(params=functrain.checkpoint.weights({str(path)!r})))"
+        )
+    return (
+        "Continue with the model of the run. If names have changed, go on in another directory: "
+        f"state = functrain.load({str(path)!r}, like=program.init(), "
+        "migrate=lambda run: run['train'], rename={'*.old': '*.new'}), then fit(state=state); "
+        "a run of another model needs another directory"
+    )
 
 
 def _fitted(
@@ -119,6 +145,7 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
 
 def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str | Path] | None:
     """Return the run directory and the checkpoint to resume from; ``None`` for a new run."""
+    resume = _checked(resume)
     holds = store is not None and bool(store.steps())
     if is_path(resume):
         path = absolute(str(resume))
@@ -149,6 +176,28 @@ def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str |
     return None
 
 
+def _checked(resume: Any) -> Resume:
+    """Refuse what is no step, no path that exists, and no word that ``fit`` knows."""
+    takes = 'resume takes True, False, "latest", "best", a step such as 14, or a path'
+    if isinstance(resume, bool | Path) or resume in _WORDS:
+        return cast(Resume, resume)
+    if isinstance(resume, str):
+        if resume.strip("/.") and (os.path.lexists(resume) or os.sep in resume):
+            return resume
+        number = resume.strip().isdecimal()
+        hint = f": write resume={int(resume)}" if number else nearest(resume, _WORDS)
+        raise NoCheckpointError(errno.ENOENT, f"resume={resume!r} is no path{hint}; {takes}")
+    try:
+        step = operator.index(resume)
+    except TypeError:
+        step = -1
+    if step < 0:
+        whole = isinstance(resume, float) and resume.is_integer() and resume >= 0
+        hint = f"; did you mean {int(resume)}?" if whole else ""
+        raise ConfigurationError(f"{takes}; got {resume!r}{hint}")
+    return step
+
+
 def _run_at(path: Path) -> Path | None:
     """Return a path if it is a run directory with checkpoints."""
     if (path / MANIFEST).exists() or not path.is_dir():
@@ -169,7 +218,7 @@ def parent_of(store: Checkpoints) -> str | None:
 
 def is_path(which: object) -> bool:
     """Return whether a checkpoint is given by its path."""
-    return isinstance(which, str | Path) and which not in ("latest", "best")
+    return isinstance(which, str | Path) and which not in _WORDS
 
 
 def set_aside(store: Checkpoints, step: int) -> Path | None:
