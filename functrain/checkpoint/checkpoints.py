@@ -258,9 +258,12 @@ class Checkpoints(Retention):
             try:
                 tree, manifest = read(self.path(step), like, **options)
                 pruning.check_step(self.path(step), step, manifest.step)
-            except NoCheckpointError:
+            except NoCheckpointError as missing:
                 if listed() != candidates:  # a process that prunes saves, too
                     return None
+                if self.path(step).is_file():
+                    damages.append(missing.strerror or str(missing))
+                    pruning.warn_skipped(self.path(step), missing)
             except CheckpointCorruptError as damage:
                 damages.append(str(damage))
                 pruning.warn_skipped(self.path(step), damage)

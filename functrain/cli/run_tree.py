@@ -15,7 +15,7 @@ from rich.console import Console
 from functrain.checkpoint import Checkpoints
 from functrain.cli import output
 from functrain.errors import FunctrainError, NoCheckpointError
-from functrain.training.resume import parent_of
+from functrain.training.choosing import parent_of
 from functrain.view import plain_text
 from functrain.view.run_checkpoints import best_step, is_checkpoint, monitored, step_of
 

@@ -20,6 +20,7 @@ from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
 from functrain.training.checkpointer import Checkpointer
+from functrain.training.choosing import Resume
 from functrain.training.decisions import Decisions, monitor_and_mode
 from functrain.training.dispatch import Listeners
 from functrain.training.durations import Duration
@@ -34,7 +35,6 @@ from functrain.training.members.decisions import MemberDecisions
 from functrain.training.phases import counting_epochs
 from functrain.training.plan import BatchLimits, Plan
 from functrain.training.progress.bar import default_bar
-from functrain.training.resume import Resume
 from functrain.training.session import Session
 from functrain.training.signals import Interrupts
 from functrain.training.start import check_evaluation, start

@@ -1,18 +1,15 @@
-"""Find and load the checkpoint that a run resumes from; set later ones aside."""
+"""Load the checkpoint that a run resumes from; set later ones aside."""
 
 from __future__ import annotations
 
-import errno
-import operator
 import os
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import attrs
 
 from functrain import tree
 from functrain.checkpoint import Anything, Checkpoints, read_manifest
-from functrain.checkpoint.format.manifest import MANIFEST
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.checkpoint.storage.files import created, make_directories, sync_directory, write_all
 from functrain.core.module_tensors import all_paths, plain_paths
@@ -22,22 +19,13 @@ from functrain.core.rng import Rng
 from functrain.core.state import Counters, TrainState
 from functrain.distributed.group import World
 from functrain.errors import (
-    CheckpointCorruptError,
     CheckpointMismatchError,
-    ConfigurationError,
     LogError,
-    NoCheckpointError,
 )
-from functrain.errors.nearest import nearest
-from functrain.errors.paths import absolute
 from functrain.metrics.log_file import FILE_NAME
 from functrain.own_steps.states import CustomState, JointState
+from functrain.training.choosing import is_path
 from functrain.training.members import record
-
-# The argument of ``fit``: whether to resume, or "best", a step or a path.
-Resume: TypeAlias = bool | int | str | Path
-
-_WORDS = ("latest", "best")
 
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, CustomState, JointState, Counters, Rng)
@@ -143,87 +131,9 @@ def _renamed(node: Any, names: dict[str, str]) -> Any:
     return node
 
 
-def choose(store: Checkpoints | None, resume: Resume) -> tuple[Path, int | str | Path] | None:
-    """Return the run directory and the checkpoint to resume from; ``None`` for a new run."""
-    resume = _checked(resume)
-    holds = store is not None and bool(store.steps())
-    if is_path(resume):
-        path = absolute(str(resume))
-        run = _run_at(path)
-        if run is not None and store is not None and path.resolve() == store.directory.resolve():
-            return store.directory, "latest"
-        if store is not None and path.resolve().parent == store.directory.resolve():
-            return store.directory, path
-        if store is not None and holds:
-            parent = parent_of(store)
-            if parent is not None and str(path) in (parent, str(Path(parent).parent)):
-                return store.directory, "latest"  # the same call again
-            raise ConfigurationError(
-                f"{store.directory} holds a run already. To resume from {path}, choose an empty "
-                "directory, or take one of its own checkpoints."
-            )
-        return (path.parent, path) if run is None else (run, "latest")
-    if holds and store is not None:
-        if resume is False:
-            raise ConfigurationError(
-                f"{store.directory} holds a run already. Choose another directory, or continue it "
-                "with resume=True."
-            )
-        return store.directory, "latest" if resume is True else resume
-    if resume is not True and resume is not False and resume != "latest":
-        where = "without a directory" if store is None else f"in {store.directory}"
-        raise NoCheckpointError(errno.ENOENT, f"resume={resume!r}: there is no checkpoint {where}")
-    return None
-
-
-def _checked(resume: Any) -> Resume:
-    """Refuse what is no step, no path that exists, and no word that ``fit`` knows."""
-    takes = 'resume takes True, False, "latest", "best", a step such as 14, or a path'
-    if isinstance(resume, bool | Path) or resume in _WORDS:
-        return cast(Resume, resume)
-    if isinstance(resume, str):
-        if resume.strip("/.") and (os.path.lexists(resume) or os.sep in resume):
-            return resume
-        number = resume.strip().isdecimal()
-        hint = f": write resume={int(resume)}" if number else nearest(resume, _WORDS)
-        raise NoCheckpointError(errno.ENOENT, f"resume={resume!r} is no path{hint}; {takes}")
-    try:
-        step = operator.index(resume)
-    except TypeError:
-        step = -1
-    if step < 0:
-        whole = isinstance(resume, float) and resume.is_integer() and resume >= 0
-        hint = f"; did you mean {int(resume)}?" if whole else ""
-        raise ConfigurationError(f"{takes}; got {resume!r}{hint}")
-    return step
-
-
-def _run_at(path: Path) -> Path | None:
-    """Return a path if it is a run directory with checkpoints."""
-    if (path / MANIFEST).exists() or not path.is_dir():
-        return None
-    return path if Checkpoints(path).steps() else None
-
-
-def parent_of(store: Checkpoints) -> str | None:
-    """Return the checkpoint of another run that this run was started from, if any."""
-    for step in reversed(store.steps()):
-        try:
-            info = read_manifest(store.path(step)).info
-        except (CheckpointCorruptError, NoCheckpointError):
-            continue
-        return info.get("parent") if isinstance(info, dict) else None
-    return None
-
-
-def is_path(which: object) -> bool:
-    """Return whether a checkpoint is given by its path."""
-    return isinstance(which, str | Path) and which not in _WORDS
-
-
 def set_aside(store: Checkpoints, step: int) -> Path | None:
     """Move checkpoints after a step to a run directory of their own, with a copy of the log."""
-    later = [each for each in store.steps() if each > step]
+    later = [each for each in store.steps() if each > step and store.path(each).is_dir()]
     if not later:
         return None
     aside = _unused(store.directory / f"set-aside-from-{later[0]:08d}-to-{later[-1]:08d}")

@@ -16,9 +16,10 @@ from functrain.core.state import TrainState
 from functrain.errors import NoCheckpointError, ResumeWarning
 from functrain.errors.base import warn
 from functrain.metrics.log_file import FILE_NAME, Row, read
+from functrain.training.choosing import parent_of
 from functrain.training.decisions import shown
 from functrain.training.early_stopping.rule import find
-from functrain.training.resume import parent_of, restore
+from functrain.training.resume import restore
 from functrain.training.session import Session
 
 

@@ -20,6 +20,7 @@ from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
 from functrain.training.agreement import require_same_run, require_same_state
+from functrain.training.choosing import Resume, choose
 from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
 from functrain.training.finish import ended
@@ -27,7 +28,7 @@ from functrain.training.log_owner import Writer
 from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.monitored import check_given
-from functrain.training.resume import Resume, choose, copy_log, restore, set_aside, whole
+from functrain.training.resume import copy_log, restore, set_aside, whole
 from functrain.training.resumed_decisions import logged_evaluations, with_best
 from functrain.training.run_record import is_given, record_initial, record_run
 from functrain.training.session import Session

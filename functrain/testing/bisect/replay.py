@@ -17,12 +17,12 @@ from functrain.metrics import fetch
 from functrain.metrics.log_file import encode
 from functrain.testing.bisect.run import Side
 from functrain.training import events
+from functrain.training.choosing import parent_of
 from functrain.training.decisions import monitor_and_mode
 from functrain.training.durations import Steps
 from functrain.training.early_stopping.rule import as_rule
 from functrain.training.fitting import fit
 from functrain.training.progress.output import evaluation_name
-from functrain.training.resume import parent_of
 from functrain.tree.hashing import merkle
 from functrain.tree.nodes import copy
 
