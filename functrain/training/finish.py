@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.core.state import TrainState, is_consumed
-from functrain.errors import CheckpointWriteError, ListenerError
+from functrain.errors import CheckpointWriteError, ListenerError, NonFiniteWarning
+from functrain.errors.base import warn
 from functrain.training import events, saving
 from functrain.training.decisions import warn_of_no_best
 from functrain.training.history import History, Run
@@ -75,6 +78,7 @@ def finished(session: Session, ending: Ending) -> Run:
     grace = _GRACE if ending.reason == "interrupted" else None
     saving.emit_saved(session, lambda saver: saver.close(grace))
     counters = session.train.counters
+    _warn_of_skipped(session, counters.step - session.first_step)
     if counters.batch:
         means = of_running(session.plan.program, session.train, metrics.mean(session.loop.sums))
         session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
@@ -91,6 +95,19 @@ def finished(session: Session, ending: Ending) -> Run:
         seconds=seconds,
         new_steps=counters.step - session.first_step,
     )
+
+
+def _warn_of_skipped(session: Session, made: int) -> None:
+    """Warn that no step of this call has changed the weights, or those of a member."""
+    skipped = torch.as_tensor(session.train.counters.skipped - session.first_skipped)
+    if made and bool((skipped >= made).any()):
+        whose = "" if skipped.dim() == 0 else f" of members {(skipped >= made).nonzero().tolist()}"
+        warn(
+            f"all {made} steps of this call{whose} were skipped, because their loss or gradients "
+            "were not finite: the weights are as they were before. Look for the first value that "
+            'is not finite with functrain.program(..., nonfinite="raise")',
+            NonFiniteWarning,
+        )
 
 
 def _best(session: Session) -> TrainState:

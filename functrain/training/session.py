@@ -60,6 +60,7 @@ class Session:
         best_state: the best state so far, where ``fit`` returns it and no checkpoint of this run
             holds it.
         first_step: the step at which this call began.
+        first_skipped: how many of the steps before it were skipped.
         seconds_before: time trained before this call.
     """
 
@@ -84,6 +85,7 @@ class Session:
     recorder: Recorder = attrs.field(factory=lambda: Recorder(None, []))
     best_state: TrainState | None = None
     first_step: int = 0
+    first_skipped: Any = 0
     seconds_before: float = 0.0
     _started: float = attrs.field(factory=time.monotonic)
     _exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)

@@ -32,6 +32,7 @@ from functrain.training.resume import copy_log, restore, set_aside, whole
 from functrain.training.resumed_decisions import logged_evaluations, with_best
 from functrain.training.run_record import is_given, record_initial, record_run
 from functrain.training.session import Session
+from functrain.tree.nodes import copy
 
 
 def start(
@@ -61,6 +62,7 @@ def start(
         session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
+    session.first_skipped = copy(session.train.counters.skipped)  # a step may write to it
     batches = session.source.length
     config = _config(session, path)
     session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
