@@ -112,8 +112,20 @@ def _rates(program: AnyProgram, steps: int | None) -> Iterator[tuple[str, dict[s
         state = learning_rate.init(leaf.schedules)
         for name, curve in learning_rate.curves(leaf.schedules, state, f"{prefix}lr"):
             if isinstance(curve.schedule, Lambda) and steps is not None:
-                wanted = [step for step in _STEPS if step < steps]
-                yield name, {str(step): curve.schedule(step) for step in wanted}
+                yield name, _known(curve.schedule, steps)
+
+
+def _known(schedule: Lambda, steps: int) -> dict[str, float]:
+    """Return the rates up to a step for which the function, such as a table, has none."""
+    known: dict[str, float] = {}
+    for step in _STEPS:
+        if step >= steps:
+            break
+        try:
+            known[str(step)] = schedule(step)
+        except Exception:  # of the user's function; a step that needs this rate reports it
+            break
+    return known
 
 
 def record_initial(program: AnyProgram, state: AnyState, given: bool) -> Record:

@@ -526,6 +526,6 @@ class TestATableWithOneRateForEachUpdate:
 
     @pytest.mark.parametrize("name", TABLES)
     @pytest.mark.parametrize("end", [None, "stretch", "restart"])
-    def test_a_longer_run_is_refused_by_name(self, name: str, end: Any) -> None:
+    def test_a_longer_run_is_refused_by_name(self, tmp_path: Path, name: str, end: Any) -> None:
         with pytest.raises(ScheduleEndedError, match=r"to which the run|ends before the run"):
-            fit(TABLES[name](), 10, schedule_end=end)
+            fit(TABLES[name](), 10, tmp_path, schedule_end=end)
