@@ -20,7 +20,7 @@ from functrain import tree
 from functrain.core import clipping
 from functrain.core.buffers import BufferRule, Statistic, by_rule, not_combined, statistics_after
 from functrain.core.loss import Outcome
-from functrain.core.part_sums import PartSums, divide, divisor_of
+from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout, order_of_blocks
 from functrain.distributed.exchange import Exchange
@@ -88,10 +88,9 @@ class Gathering:
         if not alone:
             weights = [row.to(facts.dtypes[1][1]) for row in heads[:, 2]]
             divisor = divisor_of(weights, scale)
-            shares = [
-                divide(share, divisor, bucket.dtype)
-                for share, bucket in zip(shares, self.layout.buckets, strict=True)
-            ]
+            shares = [share / divisor.to(share.dtype) for share in shares]
+        pairs = zip(shares, self.layout.buckets, strict=True)
+        shares = [share.to(bucket.dtype) for share, bucket in pairs]
         names = [name for name, dtype in facts.metrics if dtype is not None]
         metrics = _table_of([[one.metrics[n] for n in names] for one in found.outcomes], self.like)
         changed = facts.rewritten(before)
