@@ -13,14 +13,13 @@ from functrain.core import learning_rate, step
 from functrain.core.ema import Average
 from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import FunctionalModule, functionalize
-from functrain.core.optimizer import Optimizer
+from functrain.core.optimizer import Optimizer, Params, means
 from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable, refuse_gradients
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
-from functrain.tree.nodes import matches
 
 
 @explained
@@ -104,7 +103,7 @@ def program(
         detect_anomaly=detect_anomaly,
     )
     refuse_gradients(recipe)
-    recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.params))
+    recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.named_params))
     fixed = Fixed(recipe, taken, _trainable(taken, recipe))
     _refuse_complex(fixed)
     return Program(fixed, learning_rate.schedules(recipe.optimizer), step.eager(fixed))
@@ -124,11 +123,11 @@ def _refuse_own_parameters(loss: LossFunction | None) -> None:
 
 
 def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
-    asked = recipe.trainable
+    asked, params = recipe.trainable, taken.named_params
     wanted = [
         path
-        for path, tensor in taken.params.items()
-        if (path in taken.requires_grad if asked is None else matches(asked, path, tensor))
+        for path in params
+        if (path in taken.requires_grad if asked is None else means(asked, path, params))
     ]
     if not wanted:
         raise ConfigurationError(
@@ -137,8 +136,8 @@ def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
             + f"; the parameters are {list(taken.params)[:8]}"
             + ("" if taken.params else ". Make layers attributes of the module, in nn.ModuleList")
         )
-    _check_used(asked, taken)
-    not_frozen = set(recipe.optimizer.trained(taken.params))
+    _check_used(asked, params)
+    not_frozen = set(recipe.optimizer.trained(params))
     trained = [path for path in wanted if path in not_frozen]
     if not trained:
         raise ConfigurationError(
@@ -159,13 +158,13 @@ def _refuse_complex(fixed: Fixed) -> None:
         )
 
 
-def _check_used(asked: Trainable | None, taken: FunctionalModule) -> None:
+def _check_used(asked: Trainable | None, params: Params) -> None:
     """Refuse a misspelt name among several patterns, which would leave its part untrained."""
     for pattern in () if asked is None or isinstance(asked, str) or callable(asked) else asked:
-        if not any(matches(pattern, path, tensor) for path, tensor in taken.params.items()):
+        if not any(means(pattern, path, params) for path in params):
             raise ConfigurationError(
-                f"trainable: pattern {pattern!r} matches none of the {len(taken.params)} "
-                f"parameters{nearest(pattern, taken.params)}"
+                f"trainable: pattern {pattern!r} matches none of the {len(params)} "
+                f"parameters{nearest(pattern, params)}"
             )
 
 

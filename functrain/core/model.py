@@ -20,7 +20,7 @@ from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.module_attributes import Attributes
 from functrain.core.module_copies import Factory, checked_copy, made_by, module_copy
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
-from functrain.core.optimizer import StepLayouts
+from functrain.core.optimizer import NamedParams, StepLayouts
 from functrain.core.rng import turn
 from functrain.core.state import LatestState, Tensors
 from functrain.errors import ModelError
@@ -70,6 +70,14 @@ class FunctionalModule:
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
     layouts: StepLayouts = attrs.field(factory=StepLayouts)
     latest: LatestState = attrs.field(factory=LatestState)
+
+    @property
+    def named_params(self) -> NamedParams:
+        """The initial parameters, with the other names of tied ones."""
+        others: dict[str, list[str]] = {}
+        for name, path in self.aliases.items():
+            others.setdefault(path, []).append(name)
+        return NamedParams(self.params, others)
 
     def initial(self, seed: int) -> tuple[Tensors, Tensors]:
         """Return copies of the initial parameters and buffers.

@@ -11,8 +11,34 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
+from functrain.tree.nodes import matches
+
 Params: TypeAlias = dict[str, Tensor]
 """Path (``"encoder.0.weight"``) to tensor; gradients and moments have the same shape."""
+
+
+class NamedParams(dict[str, Tensor]):
+    """Parameters by path, and the other names of tied ones, by which patterns find them, too.
+
+    Attributes:
+        others: by path.
+    """
+
+    def __init__(self, params: Params, others: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(params)
+        self.others = others
+
+
+def means(pattern: Any, path: str, params: Params) -> bool:
+    """Return whether a pattern means a parameter; see ``matches``.
+
+    Example:
+        >>> tied = NamedParams({"embed.weight": torch.ones(2)}, {"embed.weight": ["head.weight"]})
+        >>> means("head.*", "embed.weight", tied), means("head.*", "embed.weight", dict(tied))
+        (True, False)
+    """
+    return matches(pattern, path, params[path], getattr(params, "others", {}).get(path, ()))
+
 
 OptimizerState: TypeAlias = dict[str, Any]
 """Nested dicts of tensors; ``from_torch`` also keeps plain Python values in it."""

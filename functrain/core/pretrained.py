@@ -16,6 +16,7 @@ from functrain import tree
 from functrain.core.buffers import may_become
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.module_tensors import plain_paths
+from functrain.core.optimizer import NamedParams, means
 from functrain.core.state import Tensors, TrainState
 from functrain.errors import ConfigurationError, ParameterMismatchError
 from functrain.errors.nearest import nearest
@@ -52,8 +53,9 @@ def chosen(
     values = values if rename is None else _renamed(values, rename)
     if only is None:
         return values
-    needed = {path: own for path, own in into.items() if matches(only, path, own)}
-    _check_patterns(only, needed, into)
+    named = NamedParams(into, model.named_params.others)
+    needed = {path: own for path, own in into.items() if means(only, path, named)}
+    _check_patterns(only, needed, named)
     given = {
         name: value
         for name, value in values.items()
@@ -90,10 +92,10 @@ def _by_beginnings(rename: Mapping[str, str], names: Collection[str]) -> Callabl
     return renamed
 
 
-def _check_patterns(only: Patterns, needed: Tensors, into: Tensors) -> None:
+def _check_patterns(only: Patterns, needed: Tensors, into: NamedParams) -> None:
     each: Sequence[Any] = [only] if isinstance(only, str) or callable(only) else only
     for pattern in each:
-        if not any(matches(pattern, path, own) for path, own in needed.items()):
+        if not any(means(pattern, path, into) for path in needed):
             raise ConfigurationError(
                 f"only: {pattern!r} matches none of the {len(into)} names of the model"
                 f"{nearest(pattern, into) if isinstance(pattern, str) else ''}"

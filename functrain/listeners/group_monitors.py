@@ -12,6 +12,7 @@ from torch import Tensor
 from functrain.core.clipping import global_norm
 from functrain.core.diagnosis import refuse_members
 from functrain.core.inspection import gradients
+from functrain.core.optimizer import means
 from functrain.core.program import Program
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
@@ -21,7 +22,6 @@ from functrain.listeners.intervals import whole_steps
 from functrain.populations.program import Population
 from functrain.training import events
 from functrain.training.durations import Duration
-from functrain.tree.nodes import matches
 from functrain.tree.placed import whole
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
@@ -168,14 +168,13 @@ def grouped(program: Program, patterns: Patterns | None) -> dict[str, list[str]]
             "this listener takes one program, got a population, whose members have norms of their "
             'own. The metric "grad_norm" has that of each member'
         )
-    paths = program.fixed.trainable
+    paths, params = program.fixed.trainable, program.fixed.model.named_params
     groups: dict[str, list[str]] = {name: [] for name in patterns or {}}
     for path in paths:
         if patterns is None:
             groups.setdefault(path.partition(".")[0], []).append(path)
             continue
-        tensor = program.fixed.model.params[path]
-        name = next((name for name in groups if matches(patterns[name], path, tensor)), None)
+        name = next((name for name in groups if means(patterns[name], path, params)), None)
         if name is not None:
             groups[name].append(path)
     for name, pattern in (patterns or {}).items():

@@ -9,11 +9,10 @@ import attrs
 from torch import Tensor
 
 from functrain.core.averages import Averages, declared
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import NamedParams, Optimizer, OptimizerState, Params, means
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
-from functrain.tree.nodes import matches
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 
@@ -92,7 +91,7 @@ class Groups(Optimizer):
         """
         for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
             self._check_used(pattern, name, params)
-        assigned = {path: self._member_of(path, param) for path, param in params.items()}
+        assigned = {path: self._member_of(path, params) for path in params}
         self._check_order(assigned, params)
         return assigned
 
@@ -110,7 +109,7 @@ class Groups(Optimizer):
         bound = attrs.evolve(self, assignment=self.assign(params))
         parts = bound.parts(params, params)
         kept = [
-            (pattern, (name, member.bind(parts[name])))
+            (pattern, (name, member.bind(_part_of(params, parts[name]))))
             for pattern, (name, member) in zip(self.patterns, self.members, strict=True)
             if parts[name] or not self.allow_unused
         ]
@@ -135,8 +134,8 @@ class Groups(Optimizer):
         """
         assignment, trained = self.assign(params), set[str]()
         for name, member in self.members:
-            own = {path: param for path, param in params.items() if assignment[path] == name}
-            trained.update(member.trained(own))
+            own = [path for path in params if assignment[path] == name]
+            trained.update(member.trained(_part_of(params, own)))
         return [path for path in params if path in trained]
 
     def init(self, params: Params) -> OptimizerState:
@@ -200,16 +199,16 @@ class Groups(Optimizer):
         parts: dict[str, Params] = {name: {} for name, _ in self.members}
         known = self.assignment or {}
         for path, value in values.items():
-            parts[known.get(path) or self._member_of(path, params[path])][path] = value
+            parts[known.get(path) or self._member_of(path, params)][path] = value
         return parts
 
-    def _member_of(self, path: str, param: Tensor) -> str:
+    def _member_of(self, path: str, params: Params) -> str:
         for pattern, (name, _) in zip(self.patterns, self.members, strict=True):
-            if matches(pattern, path, param):
+            if means(pattern, path, params):
                 return name
         globs = [glob for pattern in self.patterns for glob in _globs(pattern)]
         raise ConfigurationError(
-            f"parameter {path!r} of shape {tuple(param.shape)} belongs to no group"
+            f"parameter {path!r} of shape {tuple(params[path].shape)} belongs to no group"
             f"{nearest(path, globs) or f'; the patterns are {globs}'}. "
             "Add a pattern for it, or end with ('*', optimizer)."
         )
@@ -222,7 +221,7 @@ class Groups(Optimizer):
         ):
             if name in used or self.allow_unused:
                 continue
-            own = [path for path, param in params.items() if matches(pattern, path, param)]
+            own = [path for path in params if means(pattern, path, params)]
             takers = {assigned[path] for path in own}
             taken = sum(taker in takers for taker in assigned.values())
             if taken > len(own) or pattern in self.patterns[:number]:
@@ -236,7 +235,7 @@ class Groups(Optimizer):
         if self.allow_unused:
             return
         for part in [pattern] if callable(pattern) else _globs(pattern):
-            if not any(matches(part, path, param) for path, param in params.items()):
+            if not any(means(part, path, params) for path in params):
                 raise ConfigurationError(
                     f"group {name}: pattern {part!r} matches none of the {len(params)} "
                     f"parameters{nearest(str(part), params)}"
@@ -278,6 +277,11 @@ def groups(members: Sequence[tuple[Pattern, Optimizer]]) -> Groups:
         _check_pair(index, *pair)
     patterns = tuple(pattern for pattern, _ in pairs)
     return Groups(patterns, tuple((str(i), optimizer) for i, (_, optimizer) in enumerate(pairs)))
+
+
+def _part_of(params: Params, paths: Iterable[str]) -> Params:
+    """Return some parameters, with their other names."""
+    return NamedParams({path: params[path] for path in paths}, getattr(params, "others", {}))
 
 
 def _globs(pattern: Pattern) -> list[str]:

@@ -11,6 +11,7 @@ import attrs
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.diagnosis import not_a_state
+from functrain.core.optimizer import means
 from functrain.core.program import Metrics, Program
 from functrain.core.protocol import AnyProgram, require_plain
 from functrain.core.recipe import Fixed, Trainable
@@ -19,7 +20,6 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
 from functrain.training.durations import Duration, Epochs, Steps, duration
-from functrain.tree.nodes import matches
 
 # The end of a phase, or None for the last one, and the parameters that it trains.
 Phase: TypeAlias = tuple[Duration | str | None, Trainable]
@@ -172,17 +172,17 @@ def _ends(given: Sequence[Duration | str | None]) -> tuple[Steps | Epochs, ...]:
 
 def _paths(fixed: Fixed, patterns: Trainable) -> list[str]:
     """Return the paths that a phase trains."""
-    params = fixed.model.params
+    params = fixed.model.named_params
     single = isinstance(patterns, str) or callable(patterns)
     every: Sequence[Any] = [patterns] if single else list(patterns)  # type: ignore[arg-type]
     for pattern in every:
-        if not any(matches(pattern, path, params[path]) for path in fixed.trainable):
+        if not any(means(pattern, path, params) for path in fixed.trainable):
             hint = nearest(pattern, fixed.trainable) if isinstance(pattern, str) else ""
             raise ConfigurationError(
                 f"phases: {pattern!r} matches none of the {len(fixed.trainable)} parameters that "
                 f"the program trains{hint}"
             )
-    return [path for path in fixed.trainable if matches(patterns, path, params[path])]
+    return [path for path in fixed.trainable if means(patterns, path, params)]
 
 
 def _step_of(fixed: Fixed, paths: list[str]) -> step.DeviceStep:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import copy as shallow
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
@@ -44,11 +44,16 @@ def path_string(path: Path) -> str:
 
 
 def matches(
-    pattern: str | Sequence[str] | Callable[[str, Tensor], bool], path: str, tensor: Tensor
+    pattern: str | Sequence[str] | Callable[[str, Tensor], bool],
+    path: str,
+    tensor: Tensor,
+    others: Collection[str] = (),
 ) -> bool:
     """Return whether a parameter is meant by a pattern.
 
-    A pattern is a glob over paths (``"*.bias"``), several of them, or a predicate.
+    A pattern is a glob over paths (``"*.bias"``), several of them, or a predicate. Globs match the
+    other names of a tied parameter, too. A predicate is asked about the path alone: one that
+    excludes a name would include the parameter under another.
 
     Example:
         >>> import torch
@@ -60,7 +65,7 @@ def matches(
     if callable(pattern):
         return bool(pattern(path, tensor))
     globs = [pattern] if isinstance(pattern, str) else pattern
-    return any(fnmatchcase(path, glob) for glob in globs)
+    return any(fnmatchcase(name, glob) for name in (path, *others) for glob in globs)
 
 
 def is_node(tree: Tree) -> bool:
