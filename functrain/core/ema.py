@@ -15,13 +15,10 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.given_schedules import plain_float
 from functrain.core.precision import widened, widest
 from functrain.core.state import Tensors
-from functrain.errors.validators import integer, number
-
-
-def _as_number(value: Any) -> float | Tensor:
-    return value if isinstance(value, Tensor) else float(value)
+from functrain.errors.validators import BOOLEAN, integer, number
 
 
 @attrs.frozen
@@ -134,10 +131,10 @@ class EMA(Average):
     """
 
     decay: float | Tensor = attrs.field(
-        default=0.999, converter=_as_number, validator=number(minimum=0, maximum=1, tensors=True)
+        default=0.999, converter=plain_float, validator=number(minimum=0, maximum=1, tensors=True)
     )
     every: int = attrs.field(default=1, validator=integer(minimum=1))
-    warmup: bool = False
+    warmup: bool = attrs.field(default=False, validator=BOOLEAN)
 
     def weight(self, updates: Tensor) -> Tensor:
         """Return the weight of the new parameters in update number ``updates`` (from 0)."""

@@ -86,6 +86,11 @@ def refuse_weight(outcome: Outcome, parts: int) -> None:
             "Loss(value, weight, metrics): the weight of a micro-batch is below 0 or NaN, so they "
             "have no mean. Expected a number >= 0 or a scalar tensor of one"
         )
+    if parts > 1 and bool(outcome.value.isnan()) and weight is not None and not bool(weight):
+        raise LossError(
+            "Loss(value, weight, metrics): the weights of all micro-batches of the step are 0, so "
+            "they have no mean. Give a batch in which something counts, or leave the batch out"
+        )
 
 
 LossFunction = Callable[[nn.Module, Any], Tensor | Loss]

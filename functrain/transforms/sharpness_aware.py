@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
+from functrain.core.given_schedules import plain_float
 from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.precision import widened
 from functrain.core.program import Program
@@ -36,7 +37,7 @@ def sharpness_aware(program: Program, rho: float = 0.05, adaptive: bool = False)
 
     Raises:
         ConfigurationError: the program's device part is not the eager one.
-        ValueError: rho is below 0.
+        ConfigurationError: rho is no number of at least 0.
 
     Example:
         >>> import functrain as ft, torch
@@ -70,7 +71,7 @@ class Sharpness:
         adaptive: whether to measure it relative to the size of each weight.
     """
 
-    rho: float = attrs.field(default=0.05, converter=float, validator=number(minimum=0))
+    rho: float = attrs.field(default=0.05, converter=plain_float, validator=number(minimum=0))
     adaptive: bool = attrs.field(default=False, validator=BOOLEAN)
 
     def around(self, gradient: GradientFunction) -> GradientFunction:

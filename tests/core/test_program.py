@@ -1262,3 +1262,24 @@ def test_a_module_that_was_compiled_by_its_owner(how: str) -> None:
             state, metrics = program.train_step(state, torch.ones(3, 4))
         found.append(metrics["loss"])
     torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("average", [{"decay": "abc"}, {"decay": "0.9"}, {"decay": None}])
+def test_an_average_takes_numbers(average: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="decay"):
+        ft.EMA(**average)
+
+
+@pytest.mark.parametrize("rho", ["x", "0.1", None])
+def test_a_sharpness_takes_numbers(rho: Any) -> None:
+    program = ft.program(nn.Linear(2, 1), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+    with pytest.raises(errors.ConfigurationError, match="rho"):
+        ft.sharpness_aware(program, rho=rho)
+
+
+@pytest.mark.parametrize("weight", [0, torch.tensor(0.0)], ids=str)
+def test_micro_batches_of_weight_0_are_named(weight: Any) -> None:
+    loss = lambda model, x: ft.Loss(model(x).square().mean(), weight)  # noqa: E731
+    program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), accumulate=2)
+    with pytest.raises(errors.LossError, match="weight"):
+        program.train_step(program.init(), torch.ones(4, 2))
