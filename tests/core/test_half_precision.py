@@ -193,3 +193,29 @@ def test_updates_within_an_autocast_count(precision: Any) -> None:
         found.append(descended(copy.deepcopy(lent)))
     for losses in found:
         torch.testing.assert_close(torch.tensor(losses), expected, rtol=0, atol=0.02)
+
+
+@HALVES
+@ALL_WAYS
+def test_a_forward_may_write_to_parameters_with_master_weights(
+    dtype: torch.dtype, way: Callable[[ft.Program], ft.Program]
+) -> None:
+    class Doubling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.scale = nn.Linear(8, 3), nn.Parameter(torch.ones(4))
+
+        def forward(self, x: Tensor) -> Any:
+            with torch.no_grad():
+                self.scale.mul_(2)
+            return self.body(x) + 0 * self.scale.sum()
+
+    sgd = ft.optim.Float32State(ft.optim.SGD(lr=1e-4), master_weights=True)
+    program = way(ft.program(Doubling().to(dtype), loss_of(), sgd))
+    state = program.init()
+    body = state.optimizer["master"]["body.weight"].clone()
+    for _ in range(3):
+        state, _ = program.train_step(state, batch())
+    assert state.params["scale"].eq(8).all()
+    assert state.optimizer["master"]["scale"].eq(8).all()
+    assert not state.optimizer["master"]["body.weight"].equal(body)

@@ -28,9 +28,9 @@ class Float32State(Wrapper):
     updates that rounding would lose (Micikevicius et al., 2018, "Mixed precision training").
     Leaves of other dtypes pass through as they are.
 
-    Master weights are the truth: at every update the parameters become their rounded values, so
-    other parameters put into a state later are overwritten. Begin with a new state from
-    ``init(params)``, as ``program.init(params=...)`` does, or put them into ``master`` too.
+    At every update the parameters become the rounded master weights. An element of a parameter
+    that is another than its rounded master weight was written since, by a forward or in another
+    state, and is taken over.
 
     Args:
         optimizer: what updates in float32.
@@ -73,7 +73,10 @@ class Float32State(Wrapper):
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Do the same in place."""
         with torch.no_grad():
-            wide = self._wide(state, params)
+            if self.master_weights:
+                for path, one in state["master"].items():
+                    one.copy_(_followed(one, params[path]))
+            wide = {**params, **state["master"]} if self.master_weights else _widened(params)
             self.optimizer.update_(_widened(grads), state["optimizer"], wide, lr)
             halves = [path for path in params if _is_half(params[path])]
             if halves:
@@ -94,7 +97,10 @@ class Float32State(Wrapper):
         return params if averaged is wide else _rounded(averaged, params)
 
     def _wide(self, state: OptimizerState, params: Params) -> Params:
-        return {**params, **state["master"]} if self.master_weights else _widened(params)
+        if not self.master_weights:
+            return _widened(params)
+        master = state["master"].items()
+        return {**params, **{path: _followed(one, params[path]) for path, one in master}}
 
     def _own(self, master: Params) -> OptimizerState:
         return {"master": master} if self.master_weights else {}
@@ -102,6 +108,11 @@ class Float32State(Wrapper):
 
 def _is_half(leaf: Tensor) -> bool:
     return leaf.dtype in _HALVES
+
+
+def _followed(master: Tensor, param: Tensor) -> Tensor:
+    """Return the master weight, with the elements of its parameter that others wrote since."""
+    return torch.where(master.to(param.dtype) == param, master, param.float())
 
 
 def _widened(leaves: Params) -> Params:
