@@ -29,7 +29,7 @@ def fit(directory: Path | None, until: str = "4 steps", **options: Any) -> ft.Ru
         ("bset", "did you mean 'best'?"),
         ("Latest", "did you mean 'latest'?"),
         ("2", "write resume=2"),
-        ("", '"best", a step such as 14, or a path'),
+        ("", "expected a path"),
         (2.0, "did you mean 2?"),
         (2.5, "a step such as 14, or a path; got 2.5"),
         (-2, "got -2"),
