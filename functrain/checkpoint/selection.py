@@ -77,7 +77,8 @@ def select_weights(manifest: Manifest, what: What, program: str | None = None) -
         averaged = _under(by_path, f"{base}ema.params.")
         if not averaged:
             raise ConfigurationError("the checkpoint has no averaged weights; take what='params'")
-        weights |= _as_saved(averaged)
+        # An average may be wider than the parameter; it is evaluated in the dtype of that.
+        weights |= {name: Weight(params[name], (leaf,)) for name, leaf in averaged.items()}
     if what == "params":
         optimizer = _under(by_path, f"{base}optimizer.")
         for averages in _averages(manifest, base, program):

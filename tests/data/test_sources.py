@@ -327,7 +327,9 @@ def test_a_sampler_with_a_generator_of_its_own_resumes_exactly(
         else:
             loader = DataLoader(data, 3, sampler=sampler)
         program = ft.program(
-            torch.nn.Linear(1, 1), lambda m, b: m(b[0]).square().mean(), ft.optim.SGD(lr=1e-3)
+            lambda: torch.nn.Linear(1, 1),
+            lambda m, b: m(b[0]).square().mean(),
+            ft.optim.SGD(lr=1e-3),
         )
         return ft.fit(
             program, loader, until=until, eval_data=loader, directory=tmp_path / directory
