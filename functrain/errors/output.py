@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-# What functrain prints itself that ASCII lacks.
+# Characters that functrain prints and ASCII lacks.
 _ASCII = {"±": "+-", "…": "...", "─": "-", "│": "|", "├": "|", "└": "`"}
 
 

@@ -37,7 +37,7 @@ class SampleText:
             ``functrain.generation``.
         every: the interval, a duration; by default each evaluation.
         path: write JSON lines ``{"step": ..., "text": ...}`` to this file instead of printing. A
-            resumed run appends to it, and the same run made again begins it anew.
+            resumed run appends to it, and the same run made again begins it from scratch.
 
     Raises:
         LogError: at the beginning of the run, if the file is of another run or something else.

@@ -1,4 +1,4 @@
-"""What the command line prints on a terminal or pipe whose encoding lacks some characters."""
+"""The output of the command line where the encoding lacks some characters."""
 
 from __future__ import annotations
 
