@@ -30,8 +30,8 @@ def CSV(  # noqa: N802 (a factory that reads as a class)
     the metric was not measured, and otherwise exact (``float(cell)`` is the number).
 
     Args:
-        path: the file. A resumed run appends to it, and the same run made again begins it from scratch. A
-            hidden file beside it says which run wrote it.
+        path: the file. A resumed run appends to it, and the same run made again begins it from
+            scratch. A hidden file beside it says which run wrote it.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
@@ -129,8 +129,8 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
     """Return a sink that writes the rows of ``metrics.jsonl``, or some of them, as JSON lines.
 
     Args:
-        path: the file. A resumed run appends to it, and the same run made again begins it from scratch. A
-            hidden file beside it says which run wrote it.
+        path: the file. A resumed run appends to it, and the same run made again begins it from
+            scratch. A hidden file beside it says which run wrote it.
         every: the interval; rows with an evaluation or epoch means are always written.
         required: raise errors of the destination instead of warning with :class:`SinkWarning`.
 
