@@ -62,7 +62,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
         named = {**attrs.asdict(options, recurse=False), "seeds": seeds, "directory": directory}
         shared = describe_fit({"data": built.data, "eval_data": built.eval_data})
         found = search(
-            Trial(options, console, shared),
+            Trial(options, console, shared, _roots(built)),
             settings=dict(_flat(base.plain, "base")),
             say=lambda line: output.print_lines(console, line),
             **{key: named[key] for key in named if key not in ("base", "overrides", "name")},
@@ -72,6 +72,13 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     if found.reason in ("interrupted", "timeout", "failures"):
         console.print(f"{found.reason}: {found.detail}; continue with: {again}", soft_wrap=True)
     return _SIGTERM if "SIGTERM" in found.detail else _CODES.get(found.reason, 0)
+
+
+def _roots(built: config.RunObjects) -> dict[str, Any]:
+    """Return the functions of a run whose code all trials must share."""
+    leaves = built.program.leaves()
+    recipes = {f"{prefix}recipe": leaf.recipe for prefix, leaf in leaves.items()}
+    return {**recipes, "data": built.data, "eval_data": built.eval_data}
 
 
 def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -148,6 +155,7 @@ class Trial:
     options: SearchConfig
     console: Console
     shared: dict[str, Any]
+    roots: dict[str, Any]
 
     def describe(self) -> dict[str, Any]:
         """Return the description of the data; the rest is in the configuration."""

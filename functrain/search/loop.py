@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from functrain.errors.validators import plain
 from functrain.search import arguments, factories
 from functrain.search.arguments import Direction
 from functrain.search.manifest import (
+    check_code,
     forget_changing,
     read_members,
     trial_directory,
@@ -28,6 +30,7 @@ from functrain.search.study import Drawn, TrialQueue, open_study
 from functrain.search.together import Trainer, divided
 from functrain.search.trials import Goal, TrialResult, run_trial
 from functrain.training.agreement import started
+from functrain.training.code import describe_code
 from functrain.training.durations import Duration
 from functrain.training.early_stopping import Halving
 from functrain.view import plain_text
@@ -131,12 +134,14 @@ def search(
         **(settings or {}),
         "shared": shared(),
     })  # fmt: skip
+    code = partial(describe_code, getattr(objective, "roots", {"objective": objective}))
+    check_code(where, code())
     queue = TrialQueue(open_study(where, direction, judge), where, options, trials, parameters)
     goal = Goal(metric, direction == "maximize", value == "best")
     own: Any = objective  # which trains populations, if there are to be some
     trainer = Trainer(own, goal, seeds, where, rule, say)
     ended = _Loop(trainer, queue, max_failures, limit, population).run()
-    forget_changing(where, shared())
+    forget_changing(where, shared(), code())
     return Search(queue.study, where, *ended)
 
 

@@ -13,7 +13,9 @@ import attrs
 import orjson
 
 from functrain.checkpoint.storage.files import make_directories, replace_file
-from functrain.errors import RunChangedError, SearchError
+from functrain.errors import RecipeChangedWarning, RunChangedError, SearchError
+from functrain.errors.base import warn
+from functrain.training.code import code_differences
 
 TRIAL, SEARCH, POPULATION = "trial.json", "search.json", "population.json"
 
@@ -103,16 +105,34 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return _read(directory / SEARCH) or {}
 
 
-def forget_changing(directory: Path, shared: dict[str, Any]) -> None:
-    """Keep no description of data that differs once trials have read it, such as a log.
+def check_code(directory: Path, code: dict[str, Any]) -> None:
+    """Warn where the code of the objective is other than the code of earlier trials."""
+    settings = read_settings(directory)
+    changed = [*code_differences(settings.get("code"), code)]
+    if changed:
+        warn(
+            f"{directory} has trials of other code, with which the next ones are compared: "
+            f"{'; '.join(changed[:4])}. Choose another directory=... for a new search",
+            RecipeChangedWarning,
+        )
+    if changed or "code" not in settings:
+        _write(directory / SEARCH, {**settings, "code": code})
 
-    ``shared`` is the description made again.
+
+def forget_changing(directory: Path, shared: dict[str, Any], code: dict[str, Any]) -> None:
+    """Keep no description of what differs once trials have run, such as a log or a counter.
+
+    ``shared`` and ``code`` are the descriptions made again.
     """
     settings = read_settings(directory)
-    before = settings.get("shared", {})
-    kept = {key: value if value == shared.get(key) else None for key, value in before.items()}
-    if kept != before:
-        _write(directory / SEARCH, {**settings, "shared": kept})
+    kept = {**settings, "shared": _equal(settings.get("shared", {}), shared)}
+    kept["code"] = {**code, "values": _equal(settings["code"]["values"], code["values"])}
+    if kept != settings:
+        _write(directory / SEARCH, kept)
+
+
+def _equal(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    return {key: value if value == now.get(key) else None for key, value in before.items()}
 
 
 def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
@@ -123,6 +143,7 @@ def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
         _write(directory / SEARCH, now)
         return
     here = now.pop("shared", {})
+    before.pop("code", None)
     there = before.pop("shared", here)
     unknown = {key for key in there.keys() & here.keys() if None in (there[key], here[key])}
     before |= {key: value for key, value in there.items() if key not in unknown}

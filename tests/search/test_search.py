@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain.errors import RunChangedError, SearchError
+from functrain.errors import RecipeChangedWarning, RunChangedError, SearchError
 from functrain.search import PredictedLossPruner, ProgramObjective, Search, report, search
 from functrain.search.manifest import read_trial
 from functrain.search.objective import Objective
@@ -496,3 +496,37 @@ def test_data_that_changes_as_it_is_read_may_differ(tmp_path: Path) -> None:
     loader: Any = torch.utils.data.DataLoader(Log(), batch_size=4)
     shared_search(tmp_path, 1, data=loader)
     assert len(shared_search(tmp_path, 2, data=loader).study.trials) == 2
+
+
+def test_trials_of_other_code_are_mixed_with_a_warning(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    def run(trials: int, scale: float) -> None:
+        calls = list[int]()
+
+        def objective(
+            params: dict[str, Any], seed: int, directory: Path, listeners: list[Any]
+        ) -> ft.Run:
+            calls.append(seed)  # a counter is no other code
+            loss = lambda model, batch: scale * model(batch).square().mean()  # noqa: E731
+            program = ft.program(lambda: torch.nn.Linear(1, 1), loss, ft.optim.SGD(params["lr"]))
+            x = [torch.ones(4, 1)]
+            return ft.fit(
+                program,
+                x,
+                eval_data=x,
+                until="1 step",
+                seed=seed,
+                directory=directory,
+                listeners=listeners,
+            )
+
+        where: Any = {"metric": "eval/loss", "directory": tmp_path, "say": lambda _: None}
+        search(objective, {"lr": [0.1, 0.2, 0.3, 0.4]}, trials=trials, **where)
+        search(objective, {"lr": [0.1, 0.2, 0.3, 0.4]}, trials=trials, **where)
+
+    run(1, 1.0)
+    run(2, 1.0)
+    assert not [each for each in recwarn if each.category is RecipeChangedWarning]
+    with pytest.warns(RecipeChangedWarning, match="scale"):
+        run(3, 2.0)
