@@ -82,7 +82,7 @@ def check_initial(now: Record, info: Record, path: Path) -> None:
         'resume="latest". A factory, functrain.program(lambda: Net(), ...), makes initial weights '
         "a function of the seed"
     )
-    if before["seed"] == now["seed"] and before["generator"] != now["generator"]:
+    if before.get("seed") == now["seed"] and before["generator"] != now["generator"]:
         warn(
             f"the model was made again and begins with other weights than the run in {path.parent} "
             f"did, which is resumed and keeps its own. {remedy}",

@@ -131,8 +131,8 @@ def _known(schedule: Lambda, steps: int) -> dict[str, float]:
 def record_initial(program: AnyProgram, state: AnyState, given: bool) -> Record:
     """Return the record of the state that a run begins with, and of torch's generator.
 
-    By the generator a repeated call tells a model that was seeded otherwise from one that was made
-    again without a seed, as in a notebook.
+    By the generator a repeated call tells a module that was seeded otherwise from one that was made
+    again without a seed, as in a notebook; the values of a factory do not depend on it.
     """
     parts: list[Any] = []
 
@@ -141,12 +141,11 @@ def record_initial(program: AnyProgram, state: AnyState, given: bool) -> Record:
         return own
 
     program.map_states(one, state)
-    return {
-        "weights": tree.digest(parts or getattr(state, "tree", None)),
-        "given": given,
-        "seed": torch.initial_seed(),
-        "generator": tree.digest(torch.get_rng_state()),
-    }
+    weights = {"weights": tree.digest(parts or getattr(state, "tree", None)), "given": given}
+    if not (given or is_given(program)):
+        return weights
+    generator = tree.digest(torch.get_rng_state())
+    return {**weights, "seed": torch.initial_seed(), "generator": generator}
 
 
 def environment() -> dict[str, Any]:

@@ -52,8 +52,8 @@ RESUMPTION = (
     defect(
         "the rule of early stopping is reset",
         "training/start.py",
-        'loop = session.decisions.resumed(saved.loop, info.get("monitored"))',
-        "loop = attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
+        'saved.loop, info.get("monitored"), logged_evaluations(session, saved, path)',
+        "attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
         "resumption: cuts_leave_no_trace",
     ),
     defect(

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def program() -> ft.Program:
-    return ft.program(nn.Linear(3, 1), loss, ft.optim.SGD(lr=0.1))
+    return ft.program(lambda: nn.Linear(3, 1), loss, ft.optim.SGD(lr=0.1))
 
 
 def loss(model: nn.Module, x: Tensor) -> Tensor:

@@ -454,6 +454,6 @@ TABLE = [
     ),
     (
         resumes({"program": linear(), "data": [ONES], "listeners": [CountsSteps()]}),
-        "the first step that differs is 5: seen: 5.0 straight, 1.0 resumed",
+        "the first step that differs is 5: seen: 5 straight, 1 resumed",
     ),
 ]
