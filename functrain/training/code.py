@@ -19,7 +19,7 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import attrs
@@ -145,12 +145,12 @@ class _Walk:
             self.visit(f"{path}.self", value.__self__)
         elif isinstance(value, type):
             self._visit_class(path, value)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict) or (isinstance(value, Mapping) and not described):
             keys = frozenset(key for key in value if isinstance(key, str))
             for key in list(value)[:_MANY]:
                 own = ((key, keys),) if isinstance(key, str) else ()
                 self.visit(f"{path}.{key}", value[key], needed + own, described)
-        elif isinstance(value, Sequence | Set):
+        elif isinstance(value, list | tuple | Set):  # other sequences may run code or read files
             items = sorted(value, key=repr) if isinstance(value, Set) else value
             for index, each in enumerate(items[:_MANY]):
                 self.visit(f"{path}.{index}", each, needed, described)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -226,6 +227,25 @@ def test_code_of_another_python_is_said_to_be_incomparable(
     changed = load(tmp_path / "users_file.py", "x.square()", "x.abs()")
     with pytest.warns(errors.RecipeChangedWarning, match=r"Python 3\.9.* cannot be compared"):
         fit(changed, "closure", tmp_path / "run", "2 epochs")
+
+
+class Rows(Sequence[torch.Tensor]):
+    """Samples by number, and no part of them by a slice."""
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: Any) -> Any:
+        assert isinstance(index, int), "read where no sample was asked for"
+        return X[index]
+
+
+def test_no_sample_is_read_to_compare_code(tmp_path: Path) -> None:
+    loss = lambda m, x: m(x).square().mean()  # noqa: E731
+    program = ft.program(lambda: nn.Linear(3, 1), loss, ft.optim.SGD(lr=0.1))
+    for steps in (4, 0):
+        data = ft.data.Batches(Rows(), 4)
+        assert ft.fit(program, data, until="1 epoch", directory=tmp_path).new_steps == steps
 
 
 class TestInitialWeights:
