@@ -14,7 +14,6 @@ from torch import nn
 
 from functrain.core import precision
 from functrain.core.batch import Batch, MicroBatches, copied
-from functrain.core.forward_errors import explain_forward
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
@@ -36,6 +35,8 @@ def outcome(fixed: Fixed, state: TrainState, batch: Batch, weights: str) -> Outc
         return _outcome(fixed, state, batch, weights, gradients)
     except Exception as error:
         if not (isinstance(error, RuntimeError) and needs_gradients(error)):
+            from functrain.diagnosis.forward_errors import explain_forward
+
             explain_forward(error, fixed.model.module, "in an evaluation", batch)
             raise
     # The loss differentiates by itself. Nothing was changed, so it is begun again.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import refuse_members
+from functrain.core.first_step import refuse_members
 from functrain.core.program import Program
 from functrain.core.state import Tensors, TrainState
 from functrain.core.step import device_state

@@ -19,15 +19,13 @@ from torch import Tensor, nn
 from functrain.core import evaluation, learning_rate, nonfinite, precision, step
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch, split
-from functrain.core.diagnosis import (
-    PROGRAM_ATTRIBUTES,
-    explain_step,
-    not_a_state,
+from functrain.core.first_step import (
     refuse_compile,
     refuse_derivatives,
     refuse_members,
     refuse_other_model,
     refuse_vmap,
+    require_state,
     warn_of_autocast,
 )
 from functrain.core.gradients import by_autograd
@@ -96,6 +94,8 @@ class Program:
         return self.fixed.recipe
 
     def __getattr__(self, name: str) -> Any:
+        from functrain.diagnosis.other_names import PROGRAM_ATTRIBUTES
+
         raise unknown_attribute("Program", name, dir(type(self)), PROGRAM_ATTRIBUTES)
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
@@ -198,8 +198,7 @@ class Program:
             FunctrainWarning: autocast is on around a program in float32, without effect.
         """
         refuse_compile()
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         refuse_members(state)
         refuse_vmap(self.device_step)
         latest = self.fixed.model.latest
@@ -215,7 +214,7 @@ class Program:
         try:
             lr = self.rate(state.scheduler, state.counters.step)
         except KeyError as error:  # groups that the state does not know
-            from functrain.core.fitting_state import explain_schedule
+            from functrain.diagnosis.fitting_state import explain_schedule
 
             explain_schedule(error, self.fixed, state)
             raise
@@ -254,8 +253,7 @@ class Program:
             CaptureError: the step is no graph; the message names the line of the user's code.
             CompilationError: the compiler failed.
         """
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         parts = split(batch, self.recipe.accumulate).parts
         if parts and isinstance(self.device_step, step.Warmable):
             number = state.counters.step
@@ -307,6 +305,8 @@ class Program:
             )
         except Exception as error:
             held = parts if self.sharded is None else list(parts.parts.values())
+            from functrain.diagnosis.step_errors import explain_step
+
             explain_step(error, self.fixed, state, number, held)
             raise
         if recipe.nonfinite == "raise" and not nonfinite.is_recoverable(outputs, loss_scale):
@@ -328,7 +328,7 @@ class Program:
             tensors: the device part of the state before it.
             parts: of its batch; see :meth:`split`.
             stream: the seed of its random stream.
-            locate: whether to look for the operation; see :mod:`functrain.core.anomaly`.
+            locate: whether to look for the operation; see :mod:`functrain.diagnosis.anomaly`.
         """
         if self.sharded is not None:
             return self.sharded.all_gradients(tensors, parts, stream, locate)
@@ -340,8 +340,7 @@ class Program:
                 found = compute()
                 refuse_weight(found.outcome, len(parts))
                 return found.grads, None
-            # Here, because steps are imported without what only a failed one needs.
-            from functrain.core.anomaly import located
+            from functrain.diagnosis.anomaly import located
 
             found, place = located(self.fixed.model.module, tensors, parts, compute)
         return found.grads, place
@@ -457,8 +456,7 @@ class Program:
 
     def _whole(self, state: TrainState, batch: Batch = None) -> TrainState:
         """Return the state of one program with whole leaves; ``batch`` is for the message."""
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         refuse_members(state)
         if not self.fixed.model.latest.is_it(state):
             refuse_other_model(self.fixed, state)
@@ -484,9 +482,8 @@ class Program:
             UnsupportedError: it is no state.
             ParameterMismatchError: names or shapes do not fit; they are listed.
         """
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
-        from functrain.core.fitting_state import check_state
+        require_state(state, batch)
+        from functrain.diagnosis.fitting_state import check_state
 
         check_state(self.fixed, state)
 

@@ -103,7 +103,9 @@ class TrainState:
         # Reached only when a field is gone: `donated` takes the fields of a consumed state.
         if name in _FIELDS:
             raise DonatedStateError(name)
-        raise unknown_attribute("TrainState", name, _FIELDS, _ELSEWHERE)
+        from functrain.diagnosis.other_names import STATE_ATTRIBUTES
+
+        raise unknown_attribute("TrainState", name, _FIELDS, STATE_ATTRIBUTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Through the constructor, so that copies and pickles are read-only too.
@@ -128,27 +130,6 @@ def _refuse_assignment(state: TrainState, name: str, value: object) -> NoReturn:
 
 
 TrainState.__setattr__ = _refuse_assignment  # type: ignore[assignment,method-assign]
-_WEIGHTS = "state.params and state.buffers; functrain.save(path, state) writes a file"
-# Names that users of other libraries look for.
-_ELSEWHERE = {
-    **{name: f"state.counters.{name}" for name in ("step", "epoch", "batch", "samples")},
-    "global_step": "state.counters.step",
-    "state_dict": _WEIGHTS,
-    "parameters": _WEIGHTS,
-    "load_state_dict": "program.init(params=...), or attrs.evolve(state, params=...)",
-    "opt_state": "state.optimizer",
-    "apply_gradients": "program.train_step(state, batch)",
-    "apply_fn": "with program.evaluating(state) as model",
-    "model": "with program.evaluating(state) as model",
-    "module": "with program.evaluating(state) as model",
-    "replace": "attrs.evolve(state, ...)",
-    "copy": "functrain.copy(state)",
-    "lr": 'metrics["lr"], which train_step returns',
-    "scaler": "state.loss_scale",
-    "seed": "state.rng.seed",
-    "to": "program.init(device=...)",
-    "cuda": "program.init(device=...)",
-}
 _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
 
 

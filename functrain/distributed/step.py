@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core import anomaly, step
+from functrain.core import step
 from functrain.core.accumulation import StepGradients
 from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
@@ -107,7 +107,8 @@ class ShardedStep:
         place = None
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
-            with scoped(seed, next(iter(own["params"].values())).device):
+            device = next(iter(own["params"].values())).device
+            with scoped(seed, device):
                 compute = functools.partial(self.gradients, own, batch, seed=seed)
                 if locate:
                     found, place = self._located(own, batch, compute)
@@ -123,6 +124,8 @@ class ShardedStep:
         self, state: step.DeviceState, batch: BatchParts, compute: Callable[[], StepGradients]
     ) -> tuple[StepGradients, str]:
         """Repeat a step, and tell all ranks what the first that found something has found."""
+        from functrain.diagnosis import anomaly
+
         parts = list(batch.parts.values())
         found, own = anomaly.located(self.fixed.model.module, state, parts, compute)
         places = self.gradients.world.gathered(own)

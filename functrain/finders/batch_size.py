@@ -12,7 +12,6 @@ import torch
 from functrain import tree
 from functrain.core import batch_sizes
 from functrain.core.batch import Batch
-from functrain.core.forward_errors import is_out_of_memory
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, FinderError
@@ -128,6 +127,8 @@ def _speed(
         batch = batch_of(size)
         seconds = [_seconds(program, state, batch) for _ in range(repeats + 1)]
     except (RuntimeError, MemoryError) as error:
+        from functrain.diagnosis.forward_errors import is_out_of_memory
+
         if not is_out_of_memory(error):
             raise
     else:

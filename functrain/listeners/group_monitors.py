@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.clipping import global_norm
-from functrain.core.diagnosis import refuse_members
+from functrain.core.first_step import refuse_members
 from functrain.core.inspection import gradients
 from functrain.core.optimizer import means
 from functrain.core.program import Program

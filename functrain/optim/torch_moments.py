@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.diagnosis import not_a_state, refuse_members
+from functrain.core.first_step import refuse_members, require_state
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.core.program import Program
 from functrain.core.protocol import require_plain
@@ -79,8 +79,7 @@ def load_torch_state(
         tensor(1.)
     """
     require_plain(program, "load_torch_state")
-    if not isinstance(state, TrainState):
-        raise not_a_state(state, state_dict)
+    require_state(state, state_dict)
     refuse_members(state)
     program.require(state)
     whole = program.gathered(state)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.in_place_writes import Versions
 from functrain.core.program import Metrics
 from functrain.core.recipe import Nonfinite
@@ -69,8 +69,7 @@ class Custom(OwnProgram):
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse anything but a state of such a program."""
-        if not isinstance(state, CustomState):
-            raise not_a_state(state, batch, "CustomState")
+        require_state(state, batch, CustomState)
 
     def advanced(self, state: Any, batch: Batch, rng: torch.Generator) -> tuple[Any, Any]:
         """Call the user's step, and check what it did and returned."""

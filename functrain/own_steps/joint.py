@@ -10,7 +10,7 @@ import torch
 
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.in_place_writes import Versions
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
@@ -115,8 +115,7 @@ class Joint(OwnProgram):
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse a state of another program."""
-        if not isinstance(state, JointState):
-            raise not_a_state(state, batch, "JointState")
+        require_state(state, batch, JointState)
         names = names_of(type(state))
         if names != list(self.programs):
             raise ConfigurationError(

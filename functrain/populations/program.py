@@ -16,7 +16,7 @@ import torch
 
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import not_a_state, refuse_compile
+from functrain.core.first_step import refuse_compile, require_state
 from functrain.core.loss import Outcome
 from functrain.core.metrics import reported, unmeasured
 from functrain.core.program import Metrics, Program
@@ -373,6 +373,5 @@ class Population(Program):
             UnsupportedError: it is no state.
             ConfigurationError: it is of one program, or of another population.
         """
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         states.require_members(state, len(self))

@@ -9,7 +9,6 @@ import attrs
 
 from functrain.core import learning_rate
 from functrain.core.curve import Curve
-from functrain.core.fitting_state import explain_schedule
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
@@ -59,6 +58,8 @@ def scheduled(
             learning_rate.rate(program.schedules, state.scheduler, at)
         except Exception as error:
             if isinstance(error, KeyError):
+                from functrain.diagnosis.fitting_state import explain_schedule
+
                 explain_schedule(error, program.fixed, state)
             # A function of the user, such as a table, may give no rate beyond the last update.
             if isinstance(error, FunctrainError) or (end is not None and at < end):

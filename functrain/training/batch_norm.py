@@ -12,8 +12,8 @@ from torch.optim import swa_utils
 
 from functrain.core.batch import Batch, copied
 from functrain.core.batch_sizes import count
-from functrain.core.diagnosis import not_a_state
 from functrain.core.evaluation import evaluation_stream
+from functrain.core.first_step import require_state
 from functrain.core.module_tensors import plain_paths
 from functrain.core.program import Program
 from functrain.core.protocol import require_plain
@@ -73,8 +73,7 @@ def update_bn(
         True
     """
     require_plain(program, "update_bn")
-    if not isinstance(state, TrainState):
-        raise not_a_state(state, data)
+    require_state(state, data)
     if not program.fixed.model.statistics:
         raise ConfigurationError(
             "update_bn: the model has no batch norm with running statistics, so nothing depends on "

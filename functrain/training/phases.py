@@ -10,7 +10,7 @@ import attrs
 
 from functrain.core import step
 from functrain.core.batch import Batch
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.optimizer import means
 from functrain.core.program import Metrics, Program
 from functrain.core.protocol import AnyProgram, require_plain
@@ -59,8 +59,7 @@ class Phased(Program):
 
     def train_step(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """Make one update of the parameters of the present phase; see ``Program.train_step``."""
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         chosen: Any = _chosen(self.device_step, state.counters, self.counted)
         plain = Program(self.fixed, self.schedules, chosen, self.donates, self.zero_rate)
         return plain.train_step(state, batch)

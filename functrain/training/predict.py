@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from functrain.core.batch import Batch, copied
 from functrain.core.batch_sizes import count, size
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.program import Program
 from functrain.core.protocol import require_plain
 from functrain.core.state import TrainState
@@ -72,8 +72,7 @@ def predict(
         torch.Size([4, 1])
     """
     require_plain(program, "predict")
-    if not isinstance(state, TrainState):
-        raise not_a_state(state, data)
+    require_state(state, data)
     state, gradients = program.gathered(state), program.recipe.eval_gradients
     source = as_source(in_order(data))
     outputs = []

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch, MicroBatches
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.program import Metrics, Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.state import Counters, TrainState
+from functrain.core.state import Counters
 from functrain.errors import ConfigurationError
 from functrain.transforms.graph.consecutive import Consecutive
 
@@ -47,10 +47,10 @@ def steps(program: AnyProgram, state: Any, batches: Iterable[Batch]) -> tuple[An
         >>> state.counters.step, metrics["loss"].shape
         (3, torch.Size([3]))
     """
-    if not isinstance(program, Program):
+    if isinstance(program, Program):
+        require_state(state, batches)
+    else:
         program.require(state, batches)
-    elif not isinstance(state, TrainState):
-        raise not_a_state(state, batches)
     batches = series(batches)
     stepper = Stepper(program, state)
     del state  # a reference here would prevent donation

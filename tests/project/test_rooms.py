@@ -24,6 +24,8 @@ def points_back(source: str, target: str) -> bool:
         return False
     if target == "":
         return source not in USERS
+    if target == "diagnosis":  # only code that has failed imports it, in a function
+        return source != target
     return ROOMS.index(target) > ROOMS.index(source)
 
 

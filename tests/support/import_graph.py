@@ -13,11 +13,14 @@ Graph = dict[str, set[str]]
 
 # A room imports only from itself and from rooms before it.
 ROOMS = (
-    *("errors", "tree", "core", "own_steps", "metrics", "schedules", "optim", "data"),
+    *("errors", "tree", "core", "diagnosis", "own_steps", "metrics", "schedules", "optim", "data"),
     *("distributed", "transforms", "populations", "plotting", "checkpoint", "training"),
     *("view", "listeners", "finders", "generation", "search", "config", "testing"),
     *("cli", "examples"),
 )
+
+# Code that has failed imports what explains it, from any room.
+EXPLAINS = "functrain.diagnosis"
 
 # Methods that look into a later room when they are called: ``schedule.plot()`` draws, and
 # ``program.init(params="runs/x")`` reads a checkpoint.
@@ -39,9 +42,9 @@ def modules(root: Path) -> dict[str, Path]:
 def import_graph(root: Path) -> Graph:
     """Return the modules that each module imports.
 
-    Imports inside functions and under ``TYPE_CHECKING`` count, and so does
-    ``import_module("functrain.room")``. A name imported from the face (``from functrain import
-    fit``) counts as an import of the module that defines it.
+    Imports inside functions, except those of ``EXPLAINS``, and under ``TYPE_CHECKING`` count, and
+    so does ``import_module("functrain.room")``. A name imported from the face (``from functrain
+    import fit``) counts as an import of the module that defines it.
     """
     files = modules(root)
     trees = {name: ast.parse(path.read_text()) for name, path in files.items()}
@@ -71,6 +74,8 @@ def _imported(source: ast.AST) -> Iterator[tuple[str, ast.alias | None]]:
             found: Iterable[tuple[str, ast.alias | None]] = [(a.name, None) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: write the import with its full name"
+            if (node.module or "").startswith(EXPLAINS) and node not in vars(source)["body"]:
+                continue
             found = [(node.module or "", alias) for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             found = [(one.value, None) for one in node.args if _is_text(one)]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from functrain.core import learning_rate, nonfinite
 from functrain.core.batch import Batch, split
-from functrain.core.diagnosis import explain_step
 from functrain.core.metrics import reported
 from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng, scoped, without_autocast
@@ -105,6 +104,8 @@ class Consecutive:
             with without_autocast() if seed is None else scoped(seed, device):
                 scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
         except Exception as error:
+            from functrain.diagnosis.step_errors import explain_step
+
             explain_step(error, program.fixed, self.state, number, given.parts)
             raise
         self.is_writing = False

@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from functrain.core import learning_rate, nonfinite, precision, step
 from functrain.core.batch import Batch, copied
-from functrain.core.diagnosis import not_a_state, refuse_members
 from functrain.core.evaluation import evaluation_stream, weights_of
+from functrain.core.first_step import refuse_members, require_state
 from functrain.core.loss import evaluate
 from functrain.core.metrics import computed
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
@@ -162,8 +162,7 @@ class Differentiable(Program):
 
     def eval_step(self, state: TrainState, batch: Batch, weights: str = "params") -> Metrics:
         """Return loss and metrics of a batch in evaluation mode; the loss keeps its graph."""
-        if not isinstance(state, TrainState):
-            raise not_a_state(state, batch)
+        require_state(state, batch)
         refuse_members(state)
         recipe, model, device = self.recipe, self.fixed.model, state.device
         params = model.writes.owned(weights_of(self.fixed, state, weights))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch, copied
-from functrain.core.diagnosis import not_a_state
+from functrain.core.first_step import require_state
 from functrain.core.program import Metrics, Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
@@ -66,8 +66,7 @@ def unrolled(
             "program: expected one of functrain.differentiable(program, {...}), got a "
             f"{type(program).__name__}"
         )
-    if not isinstance(state, TrainState):
-        raise not_a_state(state, batches)
+    require_state(state, batches)
     given = iter(series(batches))
     if recompute is None:
         return _in_turn(program, given, state)

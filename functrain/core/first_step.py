@@ -1,4 +1,4 @@
-"""Explain why a step failed: its state is of another program, or the user's code raised."""
+"""Guards of a step: refuse what is no state of the program, or a call that cannot work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from functrain.core import step
 from functrain.core.batch import Batch
-from functrain.core.forward_errors import explain_forward, explain_out_of_memory
 from functrain.core.precision import is_lending
 from functrain.core.recipe import Fixed
 from functrain.core.state import TrainState
@@ -19,41 +18,13 @@ from functrain.errors import FunctrainWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.tree.containers import tensors
 
-_ONE_STEP = "state, metrics = program.train_step(state, batch), which is the whole step"
-_WEIGHTS = "state.params; functrain.save(path, state) writes a file"
-_MODEL = "with program.evaluating(state) as model: model(x)"
-# Names that users of other libraries look for on a program, and the call that stands for each.
-PROGRAM_ATTRIBUTES = {
-    **dict.fromkeys(("zero_grad", "step", "backward", "training_step", "train"), _ONE_STEP),
-    **dict.fromkeys(("state_dict", "parameters", "named_parameters", "save"), _WEIGHTS),
-    **dict.fromkeys(("model", "forward", "predict", "apply"), _MODEL),
-    **dict.fromkeys(("to", "cuda", "cpu", "device"), "program.init(device=...)"),
-    "load_state_dict": "program.init(params=...), or functrain.load(path, like=state)",
-    "eval": "program.eval_step(state, batch)",
-    "validation_step": "program.eval_step(state, batch)",
-    "fit": 'functrain.fit(program, data, until="10 epochs")',
-    "evaluate": "functrain.evaluate(program, state, data)",
-    "compile": "functrain.compiled(program)",
-    "optimizer": "program.recipe.optimizer",
-    "loss": "program.recipe.loss",
-}
 
+def require_state(given: object, batch: object, expected: type = TrainState) -> None:
+    """Refuse a value that is not a state of the class ``expected``."""
+    if not isinstance(given, expected):
+        from functrain.diagnosis.step_errors import not_a_state
 
-def not_a_state(given: object, batch: object, expected: str = "TrainState") -> UnsupportedError:
-    """Return the error for a value that is not a state of the class ``expected``."""
-
-    def is_one(value: object) -> bool:
-        return type(value).__name__ == expected
-
-    if isinstance(given, tuple) and given and is_one(given[0]):
-        hint = "train_step returns two values: state, metrics = program.train_step(state, batch)"
-    elif is_one(batch):
-        hint = "the state comes first, the batch second"
-    elif is_one(getattr(given, "state", None)):  # what fit returns
-        hint = "give its state, run.state"
-    else:
-        hint = "begin with state = program.init(seed=0)"
-    return UnsupportedError(f"expected a {expected}, got a {type(given).__name__}: {hint}")
+        raise not_a_state(given, batch, expected.__name__)
 
 
 def refuse_members(state: TrainState) -> None:
@@ -71,7 +42,7 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
     expected, given = fixed.model.params, state.params
     found = _shapes(given) if isinstance(given, Mapping) else None
     if found != _shapes(expected):
-        from functrain.core.fitting_state import check_params
+        from functrain.diagnosis.fitting_state import check_params
 
         check_params(fixed, state)
 
@@ -137,21 +108,3 @@ def refuse_vmap(device_step: step.DeviceStep) -> None:
             "population: pop = functrain.population(program, seeds=[...]); state = "
             "pop.stacked([state, ...]); pop.train_step(state, batch)"
         )
-
-
-def explain_step(
-    error: Exception, fixed: Fixed, state: TrainState, step: int, parts: list[Batch]
-) -> None:
-    """Explain an error of a step as far as that is possible; the caller raises it.
-
-    Raises:
-        ParameterMismatchError: the state has other tensors than those that the program makes.
-        UnsupportedError: they have no values, or torch does not train them.
-    """
-    # Here, because steps are imported without what only a failed one needs.
-    from functrain.core.fitting_state import explain_mismatch
-
-    explain_mismatch(error, fixed, state)
-    if parts:
-        explain_out_of_memory(error, step, parts)
-        explain_forward(error, fixed.model.module, f"in the step after step {step}", parts[0])

@@ -30,8 +30,8 @@ NOWHERE = (
 )
 # Memory that an operation has not written to yet has any values.
 _UNWRITTEN = ("empty", "new_empty", "resize", "set_")
-_TORCH, _CORE = (str(Path(file).parent) for file in (torch.__file__, __file__))
-_ROOM = str(Path(__file__).parents[1] / "distributed")
+_TORCH, _PACKAGE = Path(torch.__file__).parent, Path(__file__).parents[1]
+_OWN = tuple(str(_PACKAGE / room) for room in ("core", "distributed"))
 
 
 @attrs.frozen(eq=False)
@@ -127,9 +127,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         line = module = None
         while frame is not None and module is None:
             file = frame.f_code.co_filename
-            if line is None and file.startswith((_CORE, _ROOM)) and file != __file__:
+            if line is None and file.startswith(_OWN):
                 return ""
-            if line is None and not file.startswith(_TORCH) and file != __file__:
+            if line is None and not file.startswith(str(_TORCH)) and file != __file__:
                 line = f"{file}:{frame.f_lineno}"
             module = self._names.get(id(frame.f_locals.get("self")))
             frame = frame.f_back
