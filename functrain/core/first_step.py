@@ -19,12 +19,13 @@ from functrain.errors.base import warn
 from functrain.tree.containers import tensors
 
 
-def require_state(given: object, batch: object, expected: type = TrainState) -> None:
-    """Refuse a value that is not a state of the class ``expected``."""
+def require_state(given: Any, batch: object, expected: type = TrainState) -> Any:
+    """Return a state, and refuse a value that is not of the class ``expected``."""
     if not isinstance(given, expected):
         from functrain.diagnosis.step_errors import not_a_state
 
         raise not_a_state(given, batch, expected.__name__)
+    return given
 
 
 def refuse_members(state: TrainState) -> None:

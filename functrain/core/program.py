@@ -482,10 +482,9 @@ class Program:
             UnsupportedError: it is no state.
             ParameterMismatchError: names or shapes do not fit; they are listed.
         """
-        require_state(state, batch)
         from functrain.diagnosis.fitting_state import check_state
 
-        check_state(self.fixed, state)
+        check_state(self.fixed, require_state(state, batch))
 
     def leaves(self) -> dict[str, Program]:
         """Return the programs of modules in this one, by the prefix of their paths in a state."""

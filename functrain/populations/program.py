@@ -373,5 +373,4 @@ class Population(Program):
             UnsupportedError: it is no state.
             ConfigurationError: it is of one program, or of another population.
         """
-        require_state(state, batch)
-        states.require_members(state, len(self))
+        states.require_members(require_state(state, batch), len(self))
