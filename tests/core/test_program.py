@@ -917,9 +917,8 @@ class TestStatesOfOtherPrograms:
         program, state = one_and_another(ours, theirs)
         begun = program.init(params={**state.params, **state.buffers})
         begun = attrs.evolve(begun, counters=state.counters, rng=state.rng)
-        assert (
-            ft.fit(program, [torch.ones(4, 3)], until="1 step", state=begun).reason == "max_steps"
-        )
+        data = [torch.ones(4, 3) / 64]  # whose loss the scale of fp16 does not overflow
+        assert ft.fit(program, data, until="1 step", state=begun).reason == "max_steps"
 
     def test_an_optimizer_whose_state_grows_is_left_alone(self) -> None:
         made = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
@@ -995,7 +994,7 @@ class TestPretrainedValues:
         ("given", "message"),
         [
             (lambda state: mlp(), r"module\.state_dict\(\)"),
-            (lambda state: state, r"\*\*state\.params"),
+            (lambda state: state, r"one\.evaluating\(state\)"),
             (lambda state: mlp().named_parameters(), "got a generator"),
             (
                 lambda state: {n: v.numpy() for n, v in state.params.items()},
