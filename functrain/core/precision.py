@@ -2,7 +2,7 @@
 
 The scale follows ``torch.amp.GradScaler`` with its defaults: it starts at 65536, doubles after
 2000 good steps in a row and halves on overflow. Unlike there it is part of the state, so it is
-saved, resumed and forked like everything else; a loss that is not finite, which no scale mends,
+saved, resumed and forked like everything else; a loss that is not finite, which no scale helps,
 leaves it as it is; and it stays at 1 or above, as that of DeepSpeed does.
 """
 

@@ -1,4 +1,4 @@
-"""What a function does, as a digest, and what it reads: by its bytecode, without running it."""
+"""Digests of functions, and the names that they read, by their bytecode."""
 
 from __future__ import annotations
 

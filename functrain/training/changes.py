@@ -1,4 +1,4 @@
-"""What has changed since a run was recorded: a repeated call refuses it, or warns."""
+"""Changes since a run was recorded: a repeated call refuses them, or warns."""
 
 from __future__ import annotations
 

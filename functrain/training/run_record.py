@@ -1,4 +1,4 @@
-"""What each checkpoint records about its run, so that a repeated call notices what has changed."""
+"""The record of a run in its checkpoints, by which a repeated call notices what has changed."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_a_run_of_an_earlier_version_goes_on(
         return {path: path for path in paths}
 
     with monkeypatch.context() as patched:
-        for place in ("core.model", "training.resume", "training.checkpointer"):
+        for place in ("core.model", "training.resume", "training.run_record"):
             patched.setattr(f"functrain.{place}.plain_paths", of_before)
         old = program(compiled(network()))
         assert "_orig_mod.0.weight" in old.init().params

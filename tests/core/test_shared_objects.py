@@ -74,7 +74,7 @@ def test_the_loss_reads_what_a_hook_kept_in_this_step(kind: str, looked: bool) -
     )
 
 
-class Keeping(nn.Module):
+class Caching(nn.Module):
     """The hook of the backbone writes to a dict that is also an attribute."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class Keeping(nn.Module):
 
 @KERNEL
 def test_a_backbone_behind_a_hook_is_trained() -> None:
-    net = Keeping()
+    net = Caching()
     with torch.no_grad():
         net(X)
     program = ft.program(net, distance, ft.optim.SGD(lr=0.5))
@@ -102,7 +102,7 @@ def test_a_backbone_behind_a_hook_is_trained() -> None:
 
 @KERNEL
 def test_a_lent_module_answers_for_its_own_input() -> None:
-    program = ft.program(Keeping, distance, ft.optim.SGD(lr=0.5))
+    program = ft.program(Caching, distance, ft.optim.SGD(lr=0.5))
     state, _ = program.train_step(program.init(), (X, Y))
     with torch.no_grad(), program.module(state) as lent:
         assert len(lent(X[:5])) == 5
@@ -186,7 +186,7 @@ def test_batch_norm_of_a_lent_module_is_updated() -> None:
 
 @PRACTICE
 def test_a_sum_over_micro_batches_is_a_sum() -> None:
-    """ft.Loss will be told that its value is a sum."""
+    """ft.Loss will know that its value is a sum."""
     made: Any = ft.Loss
     loss = lambda model, batch: made(model(batch).square().sum(), reduction="sum")  # noqa: E731
     one, two = (

@@ -115,6 +115,7 @@ def test_finished_seeds_do_not_run_again(tmp_path: Path) -> None:
     assert states(result) == ["complete"] * 5
 
 
+@pytest.mark.filterwarnings("ignore:.* has trials of other code")  # that is not interrupted
 @pytest.mark.sweep
 @pytest.mark.parametrize("call", [4, 1])
 def test_an_interrupted_search_draws_the_same_parameters(tmp_path: Path, call: int) -> None:

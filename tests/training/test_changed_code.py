@@ -275,7 +275,7 @@ class TestInitialWeights:
             self.fit(tmp_path, model=model)
         assert self.fit(tmp_path, "2 epochs", model=model, resume="latest").new_steps == 1
 
-    def test_of_a_model_made_again_without_a_seed_are_told(self, tmp_path: Path) -> None:
+    def test_of_a_model_made_again_without_a_seed_are_warned_of(self, tmp_path: Path) -> None:
         """As by a notebook cell that runs twice: the run must go on."""
         torch.manual_seed(0)
         self.fit(tmp_path)

@@ -32,7 +32,7 @@ def go(until: str, rule: Any, directory: Path | None, begin: int = 0, **options:
 
     loss = lambda model, part: model(part).square().mean()  # noqa: E731
     made = ft.program(lambda: nn.Linear(1, 1), loss, ft.optim.SGD(lr=0.1), evaluate=evaluate)
-    # What is best does not depend on the order of the rules.
+    # The best does not depend on the order of the rules.
     store = directory and ft.Checkpoints(directory, keep_last=3, monitor="eval/loss")
     given: dict[str, Any] = {"eval_data": [X], "early_stop": rule, "directory": store}
     return ft.fit(made, [X], until=until, **given, **options)

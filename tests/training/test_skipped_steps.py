@@ -23,7 +23,7 @@ def fit(data: list[Any], until: str, **options: Any) -> ft.Run:
     return ft.fit(made, data, until=until, **options)
 
 
-def told(*arguments: Any, **options: Any) -> list[str]:
+def warnings_of(*arguments: Any, **options: Any) -> list[str]:
     with warnings.catch_warnings(record=True, action="always") as caught:
         fit(*arguments, **options)
     return [str(one.message) for one in caught if issubclass(one.category, NonFiniteWarning)]
@@ -31,26 +31,26 @@ def told(*arguments: Any, **options: Any) -> list[str]:
 
 @pytest.mark.parametrize("data", [[NAN], [NAN, NAN, NAN]])
 def test_every_step_was_skipped(data: list[Any]) -> None:
-    (message,) = told(data, "2 epochs")
+    (message,) = warnings_of(data, "2 epochs")
     assert f"all {2 * len(data)} steps" in message
 
 
 def test_one_step_was_made() -> None:
-    assert told([NAN, GOOD, NAN], "1 epoch") == []
+    assert warnings_of([NAN, GOOD, NAN], "1 epoch") == []
 
 
 def test_only_the_steps_of_this_call_count(tmp_path: Path) -> None:
-    assert told([GOOD, NAN, NAN], "1 step", directory=tmp_path) == []
-    (message,) = told([GOOD, NAN, NAN], "3 steps", directory=tmp_path)
+    assert warnings_of([GOOD, NAN, NAN], "1 step", directory=tmp_path) == []
+    (message,) = warnings_of([GOOD, NAN, NAN], "3 steps", directory=tmp_path)
     assert "all 2 steps" in message
-    assert told([GOOD, NAN, NAN], "3 steps", directory=tmp_path) == []
-    assert told([GOOD, NAN, NAN], "4 steps", directory=tmp_path) == []
+    assert warnings_of([GOOD, NAN, NAN], "3 steps", directory=tmp_path) == []
+    assert warnings_of([GOOD, NAN, NAN], "4 steps", directory=tmp_path) == []
 
 
 def test_every_step_of_a_member_was_skipped() -> None:
     loss = lambda model, x: model(x).square().mean()  # noqa: E731
     one = ft.program(lambda: torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), nonfinite="skip")
     pop = ft.population(one, {"lr": [0.1, 0.2]})
-    assert told([GOOD], "2 steps", program=pop) == []
-    (message,) = told([NAN], "2 steps", program=pop)
+    assert warnings_of([GOOD], "2 steps", program=pop) == []
+    (message,) = warnings_of([NAN], "2 steps", program=pop)
     assert "members" in message
