@@ -23,14 +23,16 @@ def check_unchanged(now: Record, info: Record, path: Path, ended: str | None) ->
     would be that of another program or of other data, and another number of parts changes all sums:
     these are errors. Other code may compute the same, so it is a warning in both cases.
     """
-    parts = ["recipe", "step", "optimizers"] + ([] if ended else ["environment"])
+    parts = ["recipe", "step"] + ([] if ended else ["environment"])
     # Another version of torch may print the same layers in other words.
     parts += ["population"] if now["population"] else []
     then = info.get("environment") or now["environment"]
     if then.get("torch") == now["environment"]["torch"]:
         parts.append("modules")
     changed = [
-        *(each for part in parts for each in _changes(info.get(part, now[part]), now[part], part)),
+        *(each for part in parts for each in _part_changes(info, now, part)),
+        # Earlier versions had other names for parameters of wrapped modules.
+        *(each for each in _part_changes(info, now, "optimizers") if None not in each),
         *_rate_changes(info.get("rates", {}), now["rates"]),
         *((f"data.{name}", *both) for name, *both in differences(info.get("data"), now["data"])),
         *_evaluation_changes(info.get("eval_data", {}), now["eval_data"]),
@@ -100,6 +102,10 @@ def _listed(lines: list[str]) -> str:
     each = [f"  {line}" for line in lines]
     more = [f"  ... and {len(each) - _MOST_LINES} more"] if len(each) > _MOST_LINES else []
     return "\n".join([*each[:_MOST_LINES], *more])
+
+
+def _part_changes(info: Record, now: Record, part: str) -> Iterator[tuple[str, Any, Any]]:
+    return _changes(info.get(part, now[part]), now[part], part)
 
 
 def _rate_changes(before: Record, now: Record) -> Iterator[tuple[str, Any, Any]]:

@@ -137,7 +137,7 @@ def record_initial(program: AnyProgram, state: AnyState, given: bool) -> Record:
     parts: list[Any] = []
 
     def one(_: Program, own: TrainState) -> TrainState:
-        parts.append([own.params, own.buffers])
+        parts.append([*own.params.values(), *own.buffers.values()])  # names may change
         return own
 
     program.map_states(one, state)

@@ -47,6 +47,7 @@ def _content(path: Path) -> Any:
         return path.read_bytes()
     manifest = orjson.loads(path.read_bytes())
     del manifest["saved_at"], manifest["digest"], manifest["info"]["seconds"]
+    manifest["info"].get("before_last_step", {}).pop("minutes", None)
     return manifest
 
 
