@@ -98,10 +98,17 @@ def finished(session: Session, ending: Ending) -> Run:
 
 
 def _warn_of_skipped(session: Session, made: int) -> None:
-    """Warn that no step of this call has changed the weights, or those of a member."""
+    """Warn that no step of this call has changed the weights, or those of a member.
+
+    The first steps in fp16 are meant to overflow until the loss scale fits.
+    """
     skipped = torch.as_tensor(session.train.counters.skipped - session.first_skipped)
-    if made and bool((skipped >= made).any()):
-        whose = "" if skipped.dim() == 0 else f" of members {(skipped >= made).nonzero().tolist()}"
+    useless = skipped >= made
+    first = session.first_scale
+    if first is not None and (last := session.train.loss_scale) is not None:
+        useless &= (last["scale"] <= 1) | (last["scale"] > first["scale"] * 0.5**made)
+    if made and bool(useless.any()):
+        whose = "" if skipped.dim() == 0 else f" of members {useless.nonzero().tolist()}"
         warn(
             f"all {made} steps of this call{whose} were skipped, because their loss or gradients "
             "were not finite: the weights are as they were before. Look for the first value that "

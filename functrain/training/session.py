@@ -61,6 +61,7 @@ class Session:
             holds it.
         first_step: the step at which this call began.
         first_skipped: how many of the steps before it were skipped.
+        first_scale: the loss scale there; ``None`` without one.
         seconds_before: time trained before this call.
     """
 
@@ -86,6 +87,7 @@ class Session:
     best_state: TrainState | None = None
     first_step: int = 0
     first_skipped: Any = 0
+    first_scale: Any = None
     seconds_before: float = 0.0
     _started: float = attrs.field(factory=time.monotonic)
     _exits: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)

@@ -62,7 +62,9 @@ def start(
         session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
     session.plan = session.plan.guarded(steps, schedule_end)
     session.first_step = session.train.counters.step
-    session.first_skipped = copy(session.train.counters.skipped)  # a step may write to it
+    # Copies, since a step may write to them.
+    session.first_skipped = copy(session.train.counters.skipped)
+    session.first_scale = copy(getattr(session.train, "loss_scale", None))
     batches = session.source.length
     config = _config(session, path)
     session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))

@@ -54,3 +54,16 @@ def test_every_step_of_a_member_was_skipped() -> None:
     assert warnings_of([GOOD], "2 steps", program=pop) == []
     (message,) = warnings_of([NAN], "2 steps", program=pop)
     assert "members" in message
+
+
+@pytest.mark.parametrize(("data", "warns"), [([100 * GOOD], False), ([NAN], True)])
+def test_a_loss_scale_that_is_still_falling_is_no_fault(data: list[Any], warns: bool) -> None:
+    loss = lambda model, x: model(x).square().mean()  # noqa: E731
+    made = ft.program(
+        lambda: torch.nn.Linear(2, 1),
+        loss,
+        ft.optim.SGD(lr=0.1),
+        precision="fp16",
+        nonfinite="skip",
+    )
+    assert bool(warnings_of(data, "2 steps", program=made)) is warns
