@@ -68,6 +68,7 @@ class ProgramOptions:
         trainable: patterns of the paths to train; by default those that require gradients.
         eval_gradients: evaluate with gradients, for a loss that differentiates by itself.
         detect_anomaly: name the module and the operation of the first NaN or infinity.
+        random: generators of Python and NumPy to seed in each step, ``python`` or ``numpy``.
         sharpness_aware: sharpness-aware minimization, with its options.
         parts: into how many parts each batch is cut; as many processes may train, all with the
             same result (``functrain.sharded``).
@@ -86,6 +87,7 @@ class ProgramOptions:
     trainable: str | list[str] | None = None
     eval_gradients: bool = False
     detect_anomaly: bool = False
+    random: list[Literal["python", "numpy"]] = attrs.field(factory=list)
     sharpness_aware: bool | SharpnessOptions = False
     parts: Annotated[int, AtLeast(1)] | None = None
     buffers: dict[str, Literal["mean", "sum", "first"]] | None = None

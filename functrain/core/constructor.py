@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from functrain.core import learning_rate, step
 from functrain.core.ema import Average
+from functrain.core.global_generators import GeneratorName
 from functrain.core.loss import LossFunction, refuse_criterion
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer, Params, means
@@ -38,6 +39,7 @@ def program(
     evaluate: LossFunction | None = None,
     eval_gradients: bool = False,
     detect_anomaly: bool = False,
+    random: GeneratorName | Sequence[GeneratorName] = (),
 ) -> Program:
     """Make a program from a module, a loss and an optimizer.
 
@@ -66,6 +68,9 @@ def program(
             the operation and the line where the first such value is from: in the
             :class:`NonFiniteError`, or in a warning. Every step waits for the device, and a
             donated one copies.
+        random: ``"python"``, ``"numpy"`` or both: seed the generators of ``random`` and
+            ``numpy.random`` in each step, as torch's are. Without it those are seeded that the
+            first steps draw from.
 
     Returns:
         The program.
@@ -101,6 +106,7 @@ def program(
         evaluate=evaluate,
         eval_gradients=eval_gradients,
         detect_anomaly=detect_anomaly,
+        random=random,
     )
     refuse_gradients(recipe)
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.named_params))

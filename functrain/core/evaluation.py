@@ -75,7 +75,12 @@ def evaluating(
         with (
             torch.set_grad_enabled(gradients),
             # The user's block may wait for other threads.
-            scoped(evaluation_stream(state), state.device, alone=not own),
+            scoped(
+                evaluation_stream(state),
+                state.device,
+                alone=not own,
+                draws=None if own else fixed.evaluation_draws,
+            ),
             precision.autocast(fixed.recipe.precision, state.device),
             nullcontext(model.lent(params, buffers, training=False))
             if own

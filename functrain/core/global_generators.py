@@ -1,106 +1,117 @@
-"""The global generators of ``random`` and ``numpy.random``, lent to a piece of code.
+"""The global generators of ``random`` and ``numpy.random``, by their public functions.
 
-``random.getstate`` takes 10 us, ``numpy.random.get_state`` 40 us and seeding both 6 us, which every
-step would pay, also of a model that draws from neither. So they are copied as memory where their
-layout is known (``generator_memory.py``), and by their public functions elsewhere, with the same
-numbers.
+To save, seed and restore them takes 20 and 200 us, and torch's 3 us. So a program lends them to its
+steps only if its first steps drew from them, or if it was told to; see :class:`Draws`.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import random
-import struct
 import sys
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, TypeAlias
 
-import torch
+import attrs
 
-from functrain.core import generator_memory
-from functrain.core.generator_memory import WORDS
-from functrain.errors import RandomnessError
+from functrain.errors import FunctrainWarning, RandomnessError
+from functrain.errors.base import warn
 
-_BYTES = 4 * WORDS
-_HALF, _THIRD = _BYTES // 2, _BYTES // 3
+GeneratorName: TypeAlias = Literal["python", "numpy"]
+_FIRST, _EVERY = 8, 128  # both are watched in the first scopes, and then in one of so many
 
 
-class Generators(Protocol):
-    """Both generators; NumPy's only if NumPy was imported when they were asked for.
+class PythonRandom:
+    """The generator of ``random``."""
 
-    Example:
-        >>> lent = generators(with_numpy=True)
-        >>> saved = lent.save()
-        >>> _ = torch.manual_seed(7)
-        >>> lent.start()
-        >>> first = random.random()
-        >>> lent.start()
-        >>> first == random.random()
-        True
-        >>> lent.restore(saved)
-    """
+    name: ClassVar[GeneratorName] = "python"
 
     def save(self) -> Any:
-        """Return both as they are; NumPy draws by MT19937 from then on, whatever it drew by."""
-        ...
+        """Return the state, for :meth:`restore`; two of them are equal if nothing was drawn."""
+        return random.getstate()
 
-    def start(self) -> None:
-        """Start both by the seed that torch's generator was just given.
-
-        They get the words that it starts with, in other orders. A draw combines three words that
-        lie 1 and 397 apart; in no two of the orders are the same three that far apart, so the
-        three streams have nothing in common but the seed.
-        """
-        ...
+    def start(self, seed: int) -> None:
+        """Seed the generator."""
+        random.seed(seed)
 
     def restore(self, saved: Any) -> None:
         """Put back bit for bit what :meth:`save` returned."""
-        ...
+        random.setstate(saved)
 
 
-@functools.cache
-def generators(with_numpy: bool) -> Generators:
-    """Return the generators of ``random`` and, with NumPy, of ``numpy.random``."""
-    # Importing NumPy alone does not import this; its first use within a step would.
-    numpy_random = importlib.import_module("numpy.random") if with_numpy else None
-    return generator_memory.found(numpy_random) or PublicGenerators(numpy_random)
+class NumpyRandom:
+    """The generator of ``numpy.random``, whatever bit generator it draws by."""
 
+    name: ClassVar[GeneratorName] = "numpy"
 
-class PublicGenerators:
-    """Both generators by their public functions."""
-
-    __slots__ = ("_numpy",)
-
-    def __init__(self, numpy_random: Any) -> None:
-        self._numpy = numpy_random
+    @property
+    def _numpy(self) -> Any:
+        # Importing NumPy alone does not import this; its first use within a step would.
+        return importlib.import_module("numpy.random")
 
     def save(self) -> Any:
-        python = random.getstate()
-        if self._numpy is None:
-            return python, None
+        """See :meth:`PythonRandom.save`; NumPy draws by MT19937 from then on."""
         bits, state = self._numpy.get_bit_generator(), self._numpy.get_state(legacy=False)
         if type(bits) is not self._numpy.MT19937:
             self._numpy.set_bit_generator(self._numpy.MT19937(0))
-        return python, (bits, state)
+        return bits, _comparable(state)
 
-    def start(self) -> None:
-        # The generator expands a seed anyway; `random.seed` would take another 4 us.
-        words = generator_memory.words_by_state(torch.default_generator)
-        random.setstate((3, (*_unpacked(words[_HALF:] + words[:_HALF]), WORDS), None))
-        if self._numpy is not None:
-            turned = words[2 * _THIRD :] + words[_THIRD : 2 * _THIRD] + words[:_THIRD]
-            self._numpy.set_state(("MT19937", _unpacked(turned), WORDS, 0, 0.0))
+    def start(self, seed: int) -> None:
+        """See :meth:`PythonRandom.start`."""
+        self._numpy.seed(seed & 0xFFFFFFFF)
 
     def restore(self, saved: Any) -> None:
-        python, theirs = saved
-        random.setstate(python)
-        if theirs is not None:
-            self._numpy.set_bit_generator(theirs[0])
-            self._numpy.set_state(theirs[1])
+        """See :meth:`PythonRandom.restore`."""
+        bits, state = saved
+        self._numpy.set_bit_generator(bits)
+        self._numpy.set_state(state)
 
 
-def _unpacked(words: bytes) -> tuple[int, ...]:
-    return struct.unpack(f"={WORDS}I", words)
+def _comparable(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _comparable(value) for key, value in state.items()}
+    return tuple(state.tolist()) if hasattr(state, "tolist") else state
+
+
+Lent: TypeAlias = PythonRandom | NumpyRandom
+_BOTH: tuple[Lent, ...] = (PythonRandom(), NumpyRandom())
+
+
+def generators() -> tuple[Lent, ...]:
+    """Return the generator of ``random`` and, if NumPy is imported, that of ``numpy.random``."""
+    return _BOTH if sys.modules.get("numpy") is not None else _BOTH[:1]
+
+
+@attrs.define(eq=False)
+class Draws:
+    """The generators of Python and NumPy that the steps of a program draw from.
+
+    Attributes:
+        names: of those that were seen to move, or that the program was told of.
+        scopes: how many there were.
+    """
+
+    names: set[str] = attrs.field(factory=set, converter=set)
+    scopes: int = 0
+
+    def lent(self) -> tuple[tuple[Lent, ...], bool]:
+        """Return the generators to lend to the next scope, and whether to watch them there."""
+        self.scopes += 1
+        if self.scopes <= _FIRST or self.scopes % _EVERY == 0:
+            return generators(), True
+        return tuple(one for one in _BOTH if one.name in self.names) if self.names else (), False
+
+    def saw(self, moved: Iterable[str]) -> None:
+        """Note generators that a scope drew from; warn where that was not one of the first."""
+        late = sorted(set(moved) - self.names)
+        self.names.update(late)
+        if late and self.scopes > _FIRST:
+            warn(
+                f"the loss or the model began to draw from the generators {late} after the first "
+                "steps, so its numbers did not follow from the state until now: a resumed run may "
+                f"draw others. Make the program with functrain.program(..., random={late})",
+                FunctrainWarning,
+            )
 
 
 def refuse_imported() -> None:

@@ -95,7 +95,7 @@ class Part:
         if self.seed is None:
             return compute(sink)
         stream = part_stream(self.seed, number)
-        with scoped(stream, self.device):
+        with scoped(stream, self.device, draws=self.fixed.draws):
             found = compute(sink)
             refuse_system_seed(stream, functools.partial(compute, None))
         return found

@@ -335,7 +335,7 @@ class Program:
         compute = functools.partial(
             step_gradients, by_autograd, self.fixed, tensors, parts, seed=stream
         )
-        with scoped(stream, tensors["skipped"].device):
+        with scoped(stream, tensors["skipped"].device, draws=self.fixed.draws):
             if not locate:
                 found = compute()
                 refuse_weight(found.outcome, len(parts))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import attrs
 from torch import Tensor, nn
 
 from functrain.core.ema import EMA, Average
+from functrain.core.global_generators import Draws, GeneratorName
 from functrain.core.gradients import GradientTransform
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
@@ -60,6 +61,13 @@ def _optimizer(_: Recipe, attribute: attrs.Attribute[Any], value: object) -> Non
         )
 
 
+def _names(value: object) -> tuple[GeneratorName, ...]:
+    names = (value,) if isinstance(value, str) else tuple(cast(Iterable[Any], value))
+    for name in names:
+        one_of(GeneratorName).check("random", name)
+    return names
+
+
 _CLIP = _named(optional(number(above=0, finite=False, tensors=True)))
 
 
@@ -79,6 +87,7 @@ class Recipe:
         sharpness: how ``sharpness_aware`` takes gradients, or ``None``.
         parts: into how many parts ``sharded`` cuts each batch; 0 in a program for one process.
         buffers: how ``sharded`` combines buffers over the parts, by pattern.
+        random: the generators of Python and NumPy that each step seeds.
     """
 
     model: str
@@ -97,6 +106,7 @@ class Recipe:
     sharpness: GradientTransform | None = None
     parts: int = 0
     buffers: Mapping[str, str] = attrs.field(factory=dict)
+    random: tuple[GeneratorName, ...] = attrs.field(default=(), converter=_names)
 
     @property
     def can_skip(self) -> bool:
@@ -119,16 +129,27 @@ class Recipe:
         hidden = {"detect_anomaly"}  # which changes no result
         hidden |= set() if self.eval_gradients else {"eval_gradients"}
         hidden |= set() if self.parts else {"parts", "buffers"}
+        hidden |= set() if self.random else {"random"}
         return [field.name for field in attrs.fields(Recipe) if field.name not in hidden]
+
+
+_DRAWS: Any = attrs.Factory(lambda fixed: Draws(fixed.recipe.random), takes_self=True)
 
 
 @attrs.frozen(eq=False, repr=False)
 class Fixed:
-    """The constants of a device step, in addition to its arguments."""
+    """The constants of a device step, in addition to its arguments.
+
+    Attributes:
+        draws: the generators of Python and NumPy that steps were seen to draw from.
+        evaluation_draws: the same of evaluations.
+    """
 
     recipe: Recipe
     model: FunctionalModule
     trainable: list[str]
+    draws: Draws = attrs.field(default=_DRAWS)
+    evaluation_draws: Draws = attrs.field(default=_DRAWS)
 
     @property
     def updated(self) -> list[str]:

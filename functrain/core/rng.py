@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
-from functrain.core.global_generators import generators, refuse_imported
+from functrain.core.global_generators import Draws, generators, refuse_imported
 from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 from functrain.errors.base import warn
 
@@ -147,18 +147,23 @@ class Scope:
         "_alone",
         "_device",
         "_device_state",
+        "_draws",
         "_has_numpy",
         "_lock",
         "_no_autocast",
         "_others",
         "_seed",
+        "_started",
         "_state",
     )
 
-    def __init__(self, seed: int, device: Generator | None, alone: bool) -> None:
+    def __init__(
+        self, seed: int, device: Generator | None, alone: bool, draws: Draws | None
+    ) -> None:
         self._seed = seed
         self._device = device
         self._alone = alone
+        self._draws = draws
 
     def __enter__(self) -> Scope:
         self._lock = take_turn()
@@ -177,10 +182,12 @@ class Scope:
         # Generator.manual_seed costs 1 us, torch.manual_seed 120 us.
         self._state = torch.default_generator.get_state()
         self._has_numpy = sys.modules.get("numpy") is not None
-        lent = generators(self._has_numpy)
-        self._others = lent.save()
+        lent, watching = (generators(), False) if self._draws is None else self._draws.lent()
+        self._others = [(one, one.save()) for one in lent]
         torch.default_generator.manual_seed(self._seed)
-        lent.start()
+        for one in lent:
+            one.start(derive(self._seed, one.name))
+        self._started = [one.save() for one in lent] if watching else None
         if self._device is not None:
             self._device_state = self._device.get_state()
             self._device.manual_seed(self._seed)
@@ -192,16 +199,34 @@ class Scope:
             torch.default_generator.set_state(self._state)
             if self._device is not None:
                 self._device.set_state(self._device_state)
-            generators(self._has_numpy).restore(self._others)
-            if not self._has_numpy:
-                refuse_imported()
+            self._give_back()
         finally:
             self._no_autocast.__exit__(kind, error, trace)
             self._lock.release()
 
+    def _give_back(self) -> None:
+        moved = set()
+        if self._draws is not None and self._started is not None:
+            pairs = zip(self._others, self._started, strict=True)
+            moved = {one.name for (one, _), started in pairs if one.save() != started}
+        for one, saved in self._others:
+            one.restore(saved)
+        if not self._has_numpy:
+            refuse_imported()
+        if moved and self._draws is not None:
+            self._draws.saw(moved)
 
-def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True) -> Scope:
+
+def scoped(
+    seed: int,
+    device: torch.device | None = None,
+    *,
+    alone: bool = True,
+    draws: Draws | None = None,
+) -> Scope:
     """Seed torch's, Python's and NumPy's global generators for the body of a ``with``.
+
+    With ``draws`` the latter two only where they are drawn from.
 
     The caller's autocast is off inside, because a step has the precision of its program.
 
@@ -217,7 +242,7 @@ def scoped(seed: int, device: torch.device | None = None, *, alone: bool = True)
         >>> a == b
         True
     """
-    return Scope(seed, None if device is None else device_generator(device), alone)
+    return Scope(seed, None if device is None else device_generator(device), alone, draws)
 
 
 def without_autocast() -> AbstractContextManager[object]:
@@ -284,7 +309,7 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
             self._generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
         self._states: list[Tensor] = [generator.get_state() for generator in self._generators]
         self._has_numpy = sys.modules.get("numpy") is not None
-        self._others = generators(self._has_numpy).save()
+        self._others = [(one, one.save()) for one in generators()]
         return self
 
     def seed(self, seed: int) -> None:
@@ -300,6 +325,7 @@ class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
-        generators(self._has_numpy).restore(self._others)
+        for one, saved in self._others:
+            one.restore(saved)
         if not self._has_numpy:
             refuse_imported()

@@ -140,8 +140,8 @@ def take_step(
     stream; without one, torch's generators are used as they are. Outputs hold ``loss``,
     ``grad_norm`` and the user's ``metrics``; also ``finite``, where the program may skip an update.
     """
-    recipe = fixed.recipe
-    with nullcontext() if seed is None else scoped(seed, state["skipped"].device):
+    recipe, device = fixed.recipe, state["skipped"].device
+    with nullcontext() if seed is None else scoped(seed, device, draws=fixed.draws):
         gradients = functools.partial(
             execution.gradients, fixed, state, batches, donation is not None, seed
         )

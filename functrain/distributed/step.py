@@ -108,7 +108,7 @@ class ShardedStep:
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             device = next(iter(own["params"].values())).device
-            with scoped(seed, device):
+            with scoped(seed, device, draws=self.fixed.draws):
                 compute = functools.partial(self.gradients, own, batch, seed=seed)
                 if locate:
                     found, place = self._located(own, batch, compute)

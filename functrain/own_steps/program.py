@@ -14,6 +14,7 @@ import torch
 
 from functrain.core.batch import Batch, copied, split
 from functrain.core.evaluation import evaluation_stream
+from functrain.core.global_generators import Draws
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
 from functrain.core.program import Metrics, Program
@@ -72,11 +73,13 @@ class OwnProgram:
         step: the user's step.
         evaluate: the user's evaluation, or ``None``.
         donates: whether programs within it consume their states.
+        draws: which generators of Python and NumPy the functions draw from.
     """
 
     step: Callable[..., Any]
     evaluate: Callable[..., Any] | None
     donates: bool = attrs.field(default=False, kw_only=True)
+    draws: Draws = attrs.field(factory=Draws, kw_only=True)
     device_step: ClassVar[None] = None
     sharded: ClassVar[None] = None
 
@@ -149,7 +152,7 @@ class OwnProgram:
             rng = _generator(state.rng.stream("rng", "step", number), device)
             return self.advanced(state, copied(batch, device), rng)
 
-        with scoped(stream, device):
+        with scoped(stream, device, draws=self.draws):
             new, found = stepping()
             if not self.donates:
                 refuse_system_seed(stream, stepping)
@@ -192,7 +195,8 @@ class OwnProgram:
             )
         device = state.device
         rng = _generator(state.rng.stream("rng", "evaluate", state.counters.step), device)
-        with torch.enable_grad(), scoped(evaluation_stream(state), device):
+        scope = scoped(evaluation_stream(state), device, draws=self.draws)
+        with torch.enable_grad(), scope:
             returned = self.assessed(state, copied(batch, device), rng)
         return results.outcome(returned, device, _called(evaluate))
 

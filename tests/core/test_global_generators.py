@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,11 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.core import generator_memory, global_generators, rng
-from functrain.core.generator_memory import GeneratorMemory
-from functrain.core.global_generators import generators
 from functrain.core.rng import sample_scope, scoped
-from functrain.errors import RandomnessError
+from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 
 X = torch.linspace(-1.0, 1.0, 16).reshape(8, 2)
 
@@ -96,47 +92,10 @@ def bits_put_back() -> Any:
     np.random.set_bit_generator(bits)
 
 
-@pytest.fixture(params=["memory", "public functions"])
-def way(request: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Both ways to copy the generators."""
-    if request.param == "public functions":
-        monkeypatch.setattr(generator_memory, "is_locked", lambda: False)
-    generators.cache_clear()
-    yield request.param
-    generators.cache_clear()
-
-
-@pytest.mark.parametrize("with_numpy", [False, True])
-def test_the_memory_of_this_python_numpy_and_torch_is_known(with_numpy: bool) -> None:
-    assert isinstance(generators(with_numpy), GeneratorMemory)
-
-
-def test_both_ways_start_at_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with scoped(2**62 + 12345):
-        by_memory = numbers()
-    public = global_generators.PublicGenerators(np.random)
-    monkeypatch.setattr(rng, "generators", lambda with_numpy: public)
-    with scoped(2**62 + 12345):
-        assert numbers() == by_memory
-
-
 def test_a_seed_starts_at_the_same_numbers_for_ever() -> None:
     with scoped(7):
-        assert random.random() == 0.11623534695157556
-        assert float(np.random.rand()) == 0.11311826317331264
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda: generator_memory.words_of_torch().raw,
-        lambda: generator_memory.words_by_state(torch.default_generator),
-    ],
-)
-def test_the_words_are_those_of_a_mersenne_twister(read: Callable[[], bytes]) -> None:
-    with scoped(5489):
-        words = struct.unpack("=624I", read())
-    assert words == tuple(np.random.RandomState(5489).get_state()[1].tolist())  # type: ignore[union-attr]
+        assert random.random() == 0.17909638942597095
+        assert float(np.random.rand()) == 0.1087132793984219
 
 
 def test_streams_differ_from_each_other_and_between_seeds() -> None:
@@ -163,7 +122,7 @@ def test_no_word_is_drawn_in_two_streams() -> None:
 @pytest.mark.parametrize("scope", [scoped, "sample"])
 @pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("setup", SETUPS)
-def test_a_scope_gives_back_bit_for_bit(setup: str, draw: str, scope: Any, way: str) -> None:
+def test_a_scope_gives_back_bit_for_bit(setup: str, draw: str, scope: Any) -> None:
     SETUPS[setup]()
     before = snapshot()
 
@@ -181,7 +140,7 @@ def test_a_scope_gives_back_bit_for_bit(setup: str, draw: str, scope: Any, way: 
     assert use() == first
 
 
-def test_a_scope_gives_back_after_an_error_and_within_another(way: str) -> None:
+def test_a_scope_gives_back_after_an_error_and_within_another() -> None:
     numbers()
     with scoped(1):
         whole = [numbers() for _ in range(3)]
@@ -280,6 +239,56 @@ class TestSteps:
         run("cut", "2 steps")
         numbers()
         assert ft.tree.equal(run("cut", "6 steps").state, whole.state)
+
+
+class TestLateDraws:
+    """The first draw from ``random`` or NumPy comes after the steps that are watched."""
+
+    def late(self, first: int, **options: Any) -> ft.Program:
+        calls: list[int] = []
+
+        def draw() -> float:
+            calls.append(0)
+            return sum(numbers()) if len(calls) > first else 0.0
+
+        return program(draw, **options)
+
+    def run(self, own: ft.Program, steps: int) -> list[float]:
+        state, losses = own.init(), []
+        for _ in range(steps):
+            state, metrics = own.train_step(state, X)
+            losses.append(float(metrics["loss"]))
+        return losses
+
+    def test_those_that_the_program_names_follow_from_the_state(self) -> None:
+        before = snapshot()
+        first = self.run(self.late(20, random=("python", "numpy")), 25)
+        assert snapshot() == before
+        numbers()
+        assert self.run(self.late(20, random=("python", "numpy")), 25) == first
+
+    def test_others_are_found_and_seeded_from_then_on(self) -> None:
+        own = self.late(20)
+        with pytest.warns(FunctrainWarning, match=r"random=\['numpy', 'python'\]"):
+            self.run(own, 128)
+        before = snapshot()
+        self.run(own, 3)
+        assert snapshot() == before
+
+    def test_steps_that_draw_nothing_leave_them_as_they_are(self) -> None:
+        before = snapshot()
+        self.run(self.late(1000), 130)
+        assert snapshot() == before
+
+    def test_ft_checked_finds_them(self) -> None:
+        own = self.late(20)
+        self.run(own, 21)
+        with pytest.raises(ft.errors.ImpurityError, match="generator"):
+            self.run(ft.checked(own), 3)
+
+    def test_other_names_are_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match="random"):
+            program(numbers, random="torch")
 
 
 SCRIPT = """

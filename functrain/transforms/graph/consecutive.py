@@ -100,8 +100,9 @@ class Consecutive:
         rest = self.compiled.rest(self.scalars, lr, program.is_ema_due(number))
         leaves = [*self.leaves, *own, *flatten(rest)]
         seed = self.rng.stream("step", number) if graph.draws else None
+        draws = program.fixed.draws
         try:
-            with without_autocast() if seed is None else scoped(seed, device):
+            with without_autocast() if seed is None else scoped(seed, device, draws=draws):
                 scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
         except Exception as error:
             from functrain.diagnosis.step_errors import explain_step

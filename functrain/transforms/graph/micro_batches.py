@@ -171,7 +171,7 @@ class Parts:
             sums, scale = self._sums(state), _scale(inputs)
             found = []
             for number, (part, batch) in enumerate(zip(each, inputs["batches"], strict=True)):
-                with _stream(part, seed, number, inputs):
+                with _stream(self.fixed, part, seed, number, inputs):
                     found.append(part.call({**sums, "scale": scale, "batch": batch}))
             outcomes = [Outcome(one["loss"], None, one["metrics"]) for one in found]
             mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
@@ -185,12 +185,12 @@ class Parts:
 
 
 def _stream(
-    part: Gradients, seed: int | None, number: int, inputs: dict[str, Any]
+    fixed: Fixed, part: Gradients, seed: int | None, number: int, inputs: dict[str, Any]
 ) -> AbstractContextManager[object]:
     """Return the scope in which a micro-batch draws its random numbers."""
     if seed is None or not part.draws:
         return nullcontext()
-    return scoped(part_stream(seed, number), inputs["scalars"]["skipped"].device)
+    return scoped(part_stream(seed, number), inputs["scalars"]["skipped"].device, draws=fixed.draws)
 
 
 def _scale(inputs: dict[str, Any]) -> Tensor | None:
