@@ -39,7 +39,6 @@ def step_gradients(
     fixed: Fixed,
     state: dict[str, Any],
     batches: list[Batch],
-    donated: bool = False,
     seed: int | None = None,
     watch: bool = False,
 ) -> StepGradients:
@@ -48,13 +47,12 @@ def step_gradients(
     With weights w and means L over each micro-batch, the mean over all samples is
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
-    ``donated`` tells whether the step may write to the trained parameters afterwards. Each of
-    several micro-batches has a stream of its own of the step's ``seed``; without one, torch's
-    generators are used as they are. ``watch`` copies parameters in the first steps, to see whether
-    the forward writes to them.
+    Each of several micro-batches has a stream of its own of the step's ``seed``; without one,
+    torch's generators are used as they are. ``watch`` copies parameters in the first steps, to see
+    whether the forward writes to them, or the loss keeps them.
     """
     given, writes = state["params"], fixed.model.writes
-    watched = writes.suspects(given, fixed.trainable, donated) if watch else set()
+    watched = writes.suspects(given, fixed.trainable) if watch else set()
     params = writes.owned(given, watched)
     part, norm = Part.of(gradient_function, fixed, params, state, seed), None
     if len(batches) == 1:
@@ -63,9 +61,7 @@ def step_gradients(
         grads, buffers, outcome, norm = _of_micro_batches(part, given, state["buffers"], batches)
     require_gradients(fixed, grads)
     if watched:
-        writes.notice(given, params)
-        untouched = watched.difference(fixed.updated)  # states go on to share them
-        params = {**params, **{path: given[path] for path in untouched}}
+        params = writes.settled(given, params, watched)
     return StepGradients(grads, params, buffers, outcome, norm)
 
 

@@ -19,7 +19,7 @@ from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.recipe import Fixed
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
-from functrain.core.state import Tensors, TrainState
+from functrain.core.state import Tensors, TrainState, fields_of, lend
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
@@ -66,12 +66,13 @@ def evaluating(
     See :meth:`functrain.Program.evaluating`.
     """
     model = fixed.model
+    state = lend(state) if own else state
     with _lending(fixed, state, weights) as lent:
         params = model.writes.owned(lent)
         if gradients:
             trained = set(fixed.trainable)
             params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
-        buffers = {path: tensor.clone() for path, tensor in state.buffers.items()}
+        buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
         with (
             torch.set_grad_enabled(gradients),
             # The user's block may wait for other threads.
@@ -94,7 +95,7 @@ def module(
     fixed: Fixed, state: TrainState, weights: str, gradients: bool, training: bool
 ) -> Iterator[nn.Module]:
     """Lend a module for a loss of another program; see :meth:`functrain.Program.module`."""
-    differentiated = fixed.trainable if gradients else ()
+    differentiated, state = fixed.trainable if gradients else (), lend(state)
     with (
         _lending(fixed, state, weights) as lent,
         without_autocast(),
@@ -122,18 +123,19 @@ def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]
 
 def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
     """Return the parameters that an evaluation uses."""
-    params = state.params
+    fields = fields_of(state)
+    params, ema = fields["params"], fields["ema"]
     if weights == "params":
         trained = {path: params[path] for path in fixed.trainable}
-        return {**params, **fixed.recipe.optimizer.eval_params(state.optimizer, trained)}
+        return {**params, **fixed.recipe.optimizer.eval_params(fields["optimizer"], trained)}
     if weights != "ema":
         raise ConfigurationError(f'weights: expected "params" or "ema", got {weights!r}')
-    if state.ema is None:
+    if ema is None:
         raise ConfigurationError(
             'weights="ema" was asked for, but the program keeps no average; make it with '
             "functrain.program(..., ema=0.999)"
         )
-    averages = {path: value.to(params[path].dtype) for path, value in state.ema["params"].items()}
+    averages = {path: value.to(params[path].dtype) for path, value in ema["params"].items()}
     return {**params, **averages}
 
 

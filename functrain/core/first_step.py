@@ -13,7 +13,7 @@ from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.precision import is_lending
 from functrain.core.recipe import Fixed
-from functrain.core.state import TrainState
+from functrain.core.state import TrainState, fields_of
 from functrain.errors import FunctrainWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.tree.containers import tensors
@@ -40,7 +40,7 @@ def refuse_members(state: TrainState) -> None:
 
 def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
     """Refuse parameters of other names or shapes, with which many layers would compute, too."""
-    expected, given = fixed.model.params, state.params
+    expected, given = fixed.model.params, fields_of(state)["params"]
     found = _shapes(given) if isinstance(given, Mapping) else None
     if found != _shapes(expected):
         from functrain.diagnosis.fitting_state import check_params

@@ -11,6 +11,7 @@ Code that is lent a state must not write to it at all; :class:`Versions` finds o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -39,10 +40,12 @@ class InPlaceWrites:
     Attributes:
         paths: of those parameters.
         watched: in how many forwards parameters were compared before and after.
+        kept: whether the loss or the model kept one, or a view of it, beyond its step.
     """
 
     paths: set[str] = attrs.field(factory=set)
     watched: int = 0
+    kept: bool = False
 
     @classmethod
     def of(cls, module: nn.Module, params: Tensors) -> InPlaceWrites:
@@ -54,18 +57,19 @@ class InPlaceWrites:
         ]
         return cls({path for path, one in params.items() if id(one) in renormed})
 
-    def suspects(self, params: Tensors, trainable: Collection[str], donated: bool) -> set[str]:
+    def suspects(
+        self, params: Tensors, trainable: Collection[str], only_frozen: bool = False
+    ) -> set[str]:
         """Choose the parameters to copy in order to see whether a forward writes to them.
 
-        There are none where enough forwards were watched. A donated step may write to the trained
-        ones anyway.
+        There are none where enough forwards were watched.
         """
-        if self.watched >= _WATCHED or (donated and len(trainable) == len(params)):
+        if self.watched >= _WATCHED:
             return set()
         trained = {path: params[path] for path in trainable}
         frozen = {path: tensor for path, tensor in params.items() if path not in trained}
         small = _size(frozen) <= _SIZE * _size(trained)
-        return {*(() if donated else trained), *(frozen if small else ())}
+        return {*(() if only_frozen else trained), *(frozen if small else ())}
 
     def owned(self, params: Tensors, paths: Collection[str] = ()) -> Tensors:
         """Return all parameters, with copies of ``paths`` and of those that a forward writes to."""
@@ -96,6 +100,21 @@ class InPlaceWrites:
         # A tensor on the meta device has no values to compare.
         self.paths |= {p for p, old, new in copied if not old.is_meta and not tree.equal(old, new)}
         self.watched += 1
+
+    def settled(self, given: Tensors, params: Tensors, watched: Collection[str]) -> Tensors:
+        """Return the parameters after a forward for which some were copied, and remember it.
+
+        ``params`` is emptied: then the memory of a copy is gone, unless somebody kept a part of it.
+        """
+        self.notice(given, params)
+        alike = [path for path in watched if path not in self.paths]
+        plain = [params[path] for path in alike if type(params[path]) is Tensor]
+        memory = [weakref.ref(one.untyped_storage()) for one in plain]
+        found = {**params, **{path: given[path] for path in alike}}
+        del plain
+        params.clear()
+        self.kept |= any(one() is not None for one in memory)
+        return found
 
     def adopt(self, params: Tensors, bound: Tensors, now: Tensors) -> None:
         """Adopt the values that a forward gave parameters by ``.data =`` or by assignment.

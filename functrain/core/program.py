@@ -31,12 +31,18 @@ from functrain.core.first_step import (
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, Outcome, refuse_weight
 from functrain.core.metrics import computed, reported, unmeasured
-from functrain.core.ownership import owns_its_tensors
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, scoped
 from functrain.core.schedule import Mode
-from functrain.core.state import Counters, Donation, Tensors, TrainState, without_samples
+from functrain.core.state import (
+    Counters,
+    Donation,
+    Tensors,
+    TrainState,
+    made_by,
+    without_samples,
+)
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import unknown_attribute
 from functrain.tree import NamedDict
@@ -221,7 +227,8 @@ class Program:
         if is_given and self.zero_rate == "warn":  # in a run, fit has warned
             learning_rate.warn_of_overruled(self.schedules, state.scheduler)
         donation = Donation(state) if self.donates else None
-        lent = donation if donation is not None and self.may_write(state) else None
+        # One that detects anomalies may have to be repeated from the state.
+        lent = None if self.recipe.detect_anomaly else donation
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
         tensors, outputs = self._on_device(state, parts, lr, lent)
         updated = TrainState(
@@ -234,10 +241,12 @@ class Program:
             rng=rng,
             counters=counters.after(given, tensors["skipped"]),
         )
+        maker = outputs.get("maker")
         if donation is not None:
             donation.take()
+            maker = maker or donation.maker  # of a skipped update
         latest.note(updated)
-        return updated, reported(outputs, lr)
+        return made_by(maker, updated), reported(outputs, lr)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
         """Compile the step for a state and a batch like these, without making one.
@@ -277,13 +286,6 @@ class Program:
         """Return whether a step, counted from 0, moves the average."""
         return self.recipe.ema is not None and self.recipe.ema.due(number + 1)
 
-    def may_write(self, state: TrainState) -> bool:
-        """Return whether a donated step may overwrite a state; otherwise it writes to copies."""
-        if self.recipe.detect_anomaly:  # the step may have to be repeated from the state
-            return False
-        of_step = self.fixed.model.latest.is_it(state)
-        return owns_its_tensors(state, self.fixed.updated, step.is_eager(self.device_step), of_step)
-
     def _on_device(
         self,
         state: TrainState,
@@ -295,9 +297,10 @@ class Program:
         recipe, number = self.recipe, state.counters.step
         # An average that stays behind, or no loss scale, would be no error and wrong numbers.
         scaled = recipe.precision == "fp16"
-        if (state.ema is None) != (recipe.ema is None) or (state.loss_scale is None) == scaled:
+        tensors = step.device_state(state)
+        loss_scale, ema = tensors["loss_scale"], tensors["ema"]
+        if (ema is None) != (recipe.ema is None) or (loss_scale is None) == scaled:
             self.require(state)
-        tensors, loss_scale = step.device_state(state), state.loss_scale
         stream = state.rng.stream("step", number)
         try:
             after, outputs = self.device_step(

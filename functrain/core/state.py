@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import torch
@@ -70,8 +70,32 @@ class Counters:
         return attrs.evolve(self, epoch=self.epoch + 1, batch=0)
 
 
+class Loan:
+    """Whether anybody but the step that made a state may have its tensors.
+
+    Attributes:
+        maker: what made them, in memory of their own: the only one that may write to them.
+        is_open: whether somebody has read them.
+        handed: states with the same tensors that were handed out, for as long as they are held.
+    """
+
+    __slots__ = ("handed", "is_open", "maker")
+
+    def __init__(self, maker: object) -> None:
+        self.maker, self.is_open = maker, False
+        self.handed: list[weakref.ref[TrainState]] = []
+
+    def is_repaid(self) -> bool:
+        """Return whether nobody has the tensors."""
+        return not self.is_open and not any(one() is not None for one in self.handed)
+
+
+class _Lendable:
+    __slots__ = ("_loan",)
+
+
 @attrs.frozen(eq=False, repr=False)
-class TrainState:
+class TrainState(_Lendable):
     """Everything that changes, and nothing else; its mappings are read-only.
 
     Attributes:
@@ -94,10 +118,14 @@ class TrainState:
     rng: Rng
     counters: Counters
 
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_loan", None)
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(iter(self.params.values())).device
+        device: torch.device = next(iter(_SLOTS["params"].__get__(self).values())).device
+        return device
 
     def __getattr__(self, name: str) -> Any:
         # Reached only when a field is gone: `donated` takes the fields of a consumed state.
@@ -131,6 +159,78 @@ def _refuse_assignment(state: TrainState, name: str, value: object) -> NoReturn:
 
 TrainState.__setattr__ = _refuse_assignment  # type: ignore[assignment,method-assign]
 _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
+_SLOTS: dict[str, Any] = {name: vars(TrainState)[name] for name in _FIELDS}
+
+
+class _Lending:
+    """A field of a state; whoever reads it may keep the tensors in it."""
+
+    def __init__(self, slot: Any) -> None:
+        self.slot = slot
+
+    def __get__(self, state: Any, owner: Any = None) -> Any:
+        if state is None:
+            return self
+        if state._loan is not None:
+            state._loan.is_open = True
+        return self.slot.__get__(state, owner)
+
+    def __set__(self, state: Any, value: Any) -> None:
+        self.slot.__set__(state, value)
+
+    def __delete__(self, state: Any) -> None:
+        self.slot.__delete__(state)
+
+
+for _name in ("params", "buffers", "optimizer", "ema"):
+    setattr(TrainState, _name, _Lending(_SLOTS[_name]))
+
+
+def fields_of(state: TrainState) -> dict[str, Any]:
+    """Return the fields of a state to code that keeps nothing in them."""
+    return {name: slot.__get__(state) for name, slot in _SLOTS.items()}
+
+
+def made_by(maker: object, state: TrainState) -> TrainState:
+    """Return a new state whose tensors its maker alone has; ``None`` made none of them."""
+    if maker is not None:
+        object.__setattr__(state, "_loan", Loan(maker))
+    return state
+
+
+State = TypeVar("State")
+
+
+def handed_out(state: State) -> State:
+    """Return a state to hand to code that may keep it; its tensors stay while it does."""
+    if not isinstance(state, TrainState) or state._loan is None:
+        return state
+    twin = _with_loan(fields_of(state), state._loan)
+    state._loan.handed = [weakref.ref(twin), *(one for one in state._loan.handed if one())]
+    return twin  # type: ignore[return-value]
+
+
+def lend(state: State) -> State:
+    """Return a state whose tensors somebody has from now on."""
+    if isinstance(state, TrainState) and state._loan is not None:
+        state._loan.is_open = True
+    return state
+
+
+def recounted(state: TrainState, counters: Counters) -> TrainState:
+    """Return a state with other counters, in place of one that nobody has seen."""
+    return _with_loan({**fields_of(state), "counters": counters}, state._loan)
+
+
+def _with_loan(fields: dict[str, Any], loan: Loan | None) -> TrainState:
+    state = TrainState(**fields)
+    object.__setattr__(state, "_loan", loan)
+    return state
+
+
+def is_lent(state: object) -> bool:
+    """Return whether somebody may have the tensors of a state, as of any that no step made."""
+    return not isinstance(state, TrainState) or state._loan is None or not state._loan.is_repaid()
 
 
 class Donation:
@@ -142,20 +242,25 @@ class Donation:
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
-        self._fields: list[Any] = []
+        self._fields: dict[str, Any] = {}
+        self.maker = None if is_lent(state) else state._loan.maker
+
+    def lends_to(self, maker: object) -> bool:
+        """Return whether a step may write to the tensors, as nobody else has them."""
+        return maker is self.maker
 
     def take(self) -> None:
         """Take the fields of the state, so that any later use of it is an error."""
         if not self._fields:
-            self._fields = [getattr(self._state, name) for name in _FIELDS]
+            self._fields = fields_of(self._state)
             for name in _FIELDS:
                 object.__delattr__(self._state, name)
 
     def give_back(self) -> None:
         """Return the fields to the state, if nothing was changed after all."""
-        for name, value in zip(_FIELDS, self._fields, strict=False):
+        for name, value in self._fields.items():
             object.__setattr__(self._state, name, value)
-        self._fields = []
+        self._fields = {}
 
 
 class LatestState:
@@ -197,10 +302,18 @@ def without_samples(state: Any, given: Split) -> Any:
 def is_consumed(state: TrainState) -> bool:
     """Return whether a donated step has taken a state."""
     try:
+        if isinstance(state, TrainState):
+            return not fields_of(state)
         fields = [getattr(state, field.name) for field in attrs.fields(type(state))]
-    except DonatedStateError:
+    except (AttributeError, DonatedStateError):
         return True
     return any(isinstance(one, TrainState) and is_consumed(one) for one in fields)
+
+
+def is_averaged(state: Any) -> bool:
+    """Return whether a state has averaged weights."""
+    ema = fields_of(state)["ema"] if isinstance(state, TrainState) else state.ema
+    return ema is not None
 
 
 def register(cls: type, kind: str = "") -> None:

@@ -26,28 +26,24 @@ from functrain.core.ema import Average
 from functrain.core.gradients import GradientFunction, by_autograd
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
-from functrain.core.ownership import unshared
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import refuse_system_seed, scoped
-from functrain.core.state import Donation, Tensors, TrainState
+from functrain.core.state import Donation, Tensors, TrainState, fields_of
 from functrain.tree.nodes import copy
 
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
 Outputs = dict[str, Any]
-StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], bool, int | None], StepGradients]
+StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], int | None], StepGradients]
+
+
+_PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
 
 
 def device_state(state: TrainState) -> DeviceState:
     """Return the part of a state that its device step takes."""
-    return {
-        "params": state.params,
-        "buffers": state.buffers,
-        "optimizer": state.optimizer,
-        "ema": state.ema,
-        "loss_scale": state.loss_scale,
-        "skipped": state.counters.skipped,
-    }
+    fields = fields_of(state)
+    return {**{name: fields[name] for name in _PARTS}, "skipped": state.counters.skipped}
 
 
 class DeviceStep(Protocol):
@@ -107,10 +103,11 @@ class Execution(NamedTuple):
     """The ways in which an eager step differs from one that is traced or vmapped.
 
     Attributes:
-        gradients: (fixed, state, batches, donated, seed) -> those before clipping.
+        gradients: (fixed, state, batches, seed) -> those before clipping.
         foreach: whether to use torch's list kernels, which vmap does not know.
         finite: asks whether to apply the update; a tensor leaves the choice to the device.
         writable: returns the state that ``update`` may write to.
+        maker: what may write to the state that the step returns; ``None`` where it shares tensors.
         update: the optimizer's rule, or its kernel with the signature of the rule.
         average: moves the average.
     """
@@ -119,6 +116,7 @@ class Execution(NamedTuple):
     foreach: bool
     finite: Callable[[Recipe, Outputs], bool | Tensor]
     writable: Callable[[Fixed, DeviceState, Donation | None, bool | Tensor], DeviceState]
+    maker: Callable[[Fixed], object]
     update: Callable[[Optimizer, Tensors, Any, Tensors, Any], tuple[Tensors, Any]]
     average: Callable[[Average, dict[str, Any], Tensors, Any], dict[str, Any]]
 
@@ -142,9 +140,7 @@ def take_step(
     """
     recipe, device = fixed.recipe, state["skipped"].device
     with nullcontext() if seed is None else scoped(seed, device, draws=fixed.draws):
-        gradients = functools.partial(
-            execution.gradients, fixed, state, batches, donation is not None, seed
-        )
+        gradients = functools.partial(execution.gradients, fixed, state, batches, seed)
         found = gradients()
         if seed is not None:
             refuse_system_seed(seed, gradients)
@@ -159,6 +155,8 @@ def take_step(
         if finite is False:
             return nonfinite.skipped(state, loss), outputs
         old = execution.writable(fixed, {**state, "params": found.params}, donation, finite)
+        if (maker := execution.maker(fixed)) is not None:
+            outputs["maker"] = maker
         params = old["params"]
         trained = {path: params[path] for path in fixed.trainable}
         trained, optimizer = execution.update(
@@ -197,6 +195,7 @@ def by_rule(gradients: StepGradientFunction) -> Execution:
         foreach=False,
         finite=lambda recipe, outputs: nonfinite.finite(outputs),
         writable=lambda fixed, state, donation, finite: state,
+        maker=lambda fixed: None,
         update=lambda optimizer, *given: optimizer.update(*given),
         average=lambda ema, *given: ema.update(*given),
     )
@@ -220,12 +219,16 @@ def _donated_or_copied(
     fixed: Fixed, state: DeviceState, donation: Donation | None, finite: bool | Tensor
 ) -> DeviceState:
     """Take the donation and return its tensors, or return copies."""
-    trained = [state["params"][path] for path in fixed.trainable]
-    # The loss may have kept a view of a parameter, whose values must stay.
-    if donation is None or isinstance(finite, Tensor) or not unshared(trained):
+    is_lent = donation is None or not donation.lends_to(_maker(fixed))
+    if donation is None or is_lent or isinstance(finite, Tensor) or fixed.model.writes.kept:
         return copied_state(state, fixed.trainable)
     donation.take()
     return {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
+
+
+def _maker(fixed: Fixed) -> object:
+    """Return what tells the parameters that a step writes to from those of other steps."""
+    return fixed.trainable
 
 
 def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
@@ -244,6 +247,7 @@ EAGER = Execution(
     foreach=True,
     finite=nonfinite.finite_on_host,
     writable=_donated_or_copied,
+    maker=_maker,
     update=_updated_in_place,
     average=_averaged_in_place,
 )

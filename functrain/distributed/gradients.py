@@ -56,13 +56,12 @@ class ShardedGradients:
         self,
         state: dict[str, Any],
         batch: BatchParts,
-        donated: bool = False,
         seed: int | None = None,
     ) -> StepGradients:
         """Return this rank's rows of the mean of the gradients; see ``step_gradients``."""
         if self.fixed.recipe.parts == 1:
             own = list(batch.parts.values())
-            return step_gradients(by_autograd, self.fixed, state, own, donated, seed, watch=True)
+            return step_gradients(by_autograd, self.fixed, state, own, seed, watch=True)
         if self.world.size == 1:
             return self._alone(state, batch, seed)
         exchange, before = self.placed.exchange, state["buffers"]
@@ -141,7 +140,7 @@ class ShardedGradients:
             return PartSums([], [], [], [])
         fixed, writes, parts = self.fixed, self.fixed.model.writes, len(batch.sizes)
         buffers = state["buffers"]
-        watched = writes.suspects(given, fixed.trainable, donated=False)
+        watched = writes.suspects(given, fixed.trainable)
         params = writes.owned(given, watched)
         part, own = Part.of(by_autograd, fixed, params, state, seed), list(batch.parts.values())
         if parts > 1:
@@ -152,7 +151,7 @@ class ShardedGradients:
             ordered = {path: grads[path] for path in fixed.trainable if path in grads}
             found = PartSums([ordered], [outcome], [torch.ones((), device=part.device)], [after])
         if watched:
-            writes.notice(given, params)
+            writes.settled(given, params, watched)
         if writes.paths:
             raise UnsupportedError(
                 f"the forward writes to the parameters {sorted(writes.paths)[:5]}, and the parts "

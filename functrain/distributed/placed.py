@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
-from functrain.core.state import TrainState
+from functrain.core.state import TrainState, fields_of
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.placement import Division, Placement, Rows, divided
 from functrain.optim.units import Unit
@@ -78,11 +78,12 @@ class Placed:
 
     def fits(self, state: TrainState) -> bool:
         """Return whether a state is placed like this, judged by some leaves of each part."""
+        fields = fields_of(state)
         return all(
             self._fits(leaf, self.rows_of(part).get(path))
             for part in _PARTS
             for path in self.probes
-            for leaf in _of_path(getattr(state, part), path, self.paths)
+            for leaf in _of_path(fields[part], path, self.paths)
         )
 
     def place(self, state: TrainState) -> TrainState:

@@ -15,7 +15,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.state import Counters, TrainState
+from functrain.core.state import Counters, TrainState, fields_of
 from functrain.errors import ParameterMismatchError, StepResultError
 from functrain.errors.nearest import nearest
 from functrain.own_steps import results
@@ -119,7 +119,8 @@ def _outline(state: Any) -> dict[str, Any]:
     if isinstance(state, JointState):
         return {name: _outline(one) for name, one in state.states.items()}
     parts = ("tree",) if isinstance(state, CustomState) else ("params", "buffers", "ema")
-    return {part: tree.map(_form, getattr(state, part)) for part in parts}
+    fields = _peeked(state)
+    return {part: tree.map(_form, fields[part]) for part in parts}
 
 
 def _form(leaf: Any) -> Any:
@@ -127,4 +128,13 @@ def _form(leaf: Any) -> Any:
 
 
 def _paths(state: Any) -> set[tree.Path]:
-    return {path for path, _ in tree.items(state)}
+    return {path for path, _ in tree.items(_peeked(state))}
+
+
+def _peeked(state: Any) -> Any:
+    """Return the fields of a state, of which nothing is kept."""
+    if isinstance(state, TrainState):
+        return fields_of(state)
+    if not isinstance(state, JointState | CustomState):
+        return state
+    return {f.name: _peeked(getattr(state, f.name)) for f in attrs.fields(type(state))}

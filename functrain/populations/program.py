@@ -21,7 +21,7 @@ from functrain.core.loss import Outcome
 from functrain.core.metrics import reported, unmeasured
 from functrain.core.program import Metrics, Program
 from functrain.core.schedule import Mode
-from functrain.core.state import Donation, TrainState, without_samples
+from functrain.core.state import Donation, TrainState, made_by, without_samples
 from functrain.core.step import DeviceState, Outputs, device_state
 from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
 from functrain.populations import anomalies, rates, states
@@ -130,7 +130,7 @@ class Population(Program):
         programs, tensors = self._hyperparameters(state)
         host_lr = rates.stacked(rates.of_members(programs, state, self.zero_rate))
         donation = Donation(state) if self.donates else None
-        lent = donation if donation is not None and self.may_write(state) else None
+        lent = None if self.recipe.detect_anomaly else donation
         scheduler, rng, counters = state.scheduler, state.rng, state.counters
         after, outputs = self._of_all(state, given.parts, host_lr, tensors, lent)
         if self.recipe.nonfinite == "raise" and not bool(outputs["finite"].any()):
@@ -147,6 +147,9 @@ class Population(Program):
         updated = TrainState(**after, scheduler=scheduler, rng=rng, counters=counters)
         if donation is not None:
             donation.take()
+        members: Any = self.device_step
+        if isinstance(members, CompiledMembers) and None not in members.graphs.values():
+            made_by(members, updated)
         self.fixed.model.latest.note(updated)
         return updated, reported(outputs, host_lr)
 

@@ -14,6 +14,7 @@ from functrain import metrics
 from functrain.core.batch import Batch, require_sizes
 from functrain.core.protocol import with_counters
 from functrain.core.schedule import Mode
+from functrain.core.state import is_averaged, lend
 from functrain.errors import NonFiniteError, NonFiniteWarning
 from functrain.errors.base import warn
 from functrain.training import events, saving
@@ -146,7 +147,7 @@ def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]
     evaluations, pending, best = session.plan.evaluations, session.pending or {}, session.loop.best
     complete = len(pending["evaluate"]) == len(evaluations.sets)
     seen = {k: v for k, v in (pending["row"] or {}).items() if k.startswith("epoch/")} | found
-    prefixes = evaluations.prefixes(session.train.ema is not None)
+    prefixes = evaluations.prefixes(is_averaged(session.train))
     monitored = session.decisions.monitored()
     if session.leads:  # the rows of a resumed run are on rank 0 only
         check_given(monitored, seen, pending["evaluate"], prefixes, session.recorder.rows)
@@ -157,7 +158,7 @@ def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]
     session.loop, session.train = session.decisions.after(loop, session.train, seen, complete)
     improved = session.loop.best is not best
     if improved and session.plan.restore_best:
-        session.best_state = session.train if session.store is None else None
+        session.best_state = lend(session.train) if session.store is None else None
     replaced = session.decisions.replacements(loop, session.loop)
     row = session.extended_row({**found, **parents(session.plan.program, replaced)})
     session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)

@@ -11,6 +11,7 @@ import attrs
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
+from functrain.core.state import is_averaged
 from functrain.data import as_source
 from functrain.data.source import LimitedSource
 from functrain.errors import ConfigurationError, LossError, RunChangedError
@@ -106,7 +107,7 @@ class Evaluations:
         found: dict[str, Any] = {}
         directions: dict[str, Mode] = {}
         some, part, cut = running(program, state)
-        for name, weights in self.parts(names, state.ema is not None):
+        for name, weights in self.parts(names, is_averaged(state)):
             emit(EvalBegin(state, name, weights))
             values = measure(some, part, self.sets[name], weights, interrupted, cut)
             means = widened(program, state, numbers(values))

@@ -11,6 +11,7 @@ import attrs
 from functrain.checkpoint import Saver
 from functrain.checkpoint.rank_errors import world_of
 from functrain.checkpoint.run_state import RunState
+from functrain.core.state import lend
 from functrain.data.stateful import StatefulSource
 from functrain.training.agreement import first
 from functrain.training.session import Session
@@ -70,9 +71,9 @@ def _run_state(session: Session) -> RunState:
     states = session.listeners.states()
     if not session.leads:
         placed = {name: state for name, state in states.items() if world_of(state)}
-        return RunState(session.train, loop, None, copy(placed))
+        return RunState(lend(session.train), loop, None, copy(placed))
     # A loaded state that the source has not been given yet is still the present one.
     waiting = session.data_state
     data = session.source.state() if waiting is None else waiting
     # Loaders and listeners may go on writing to their states, so these are copied.
-    return RunState(session.train, loop, copy(data), copy(states))
+    return RunState(lend(session.train), loop, copy(data), copy(states))

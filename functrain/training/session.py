@@ -18,10 +18,9 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_directory import used_by_one_run
 from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
-from functrain.core.ownership import solely_held
 from functrain.core.program import Metrics, Program
 from functrain.core.protocol import AnyProgram, with_counters
-from functrain.core.state import Counters, TrainState
+from functrain.core.state import Counters, TrainState, handed_out, is_lent, recounted
 from functrain.data import Source
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
@@ -155,12 +154,15 @@ class Session:
         else:
             self._train, metrics = self._next_program().train_step(self.train, batch)
         if ends_epoch:
-            self.train = with_counters(self.train, self.counters.next_epoch())
+            counters = self.counters.next_epoch()
+            one = self.train
+            recount = recounted if isinstance(one, TrainState) else with_counters
+            self.train = recount(one, counters)
         return metrics
 
     def _next_program(self) -> AnyProgram:
-        # A step must not consume a state that a listener, a save or the caller still holds.
-        return self.plan.donating if solely_held(self, "_train") else self.plan.program
+        # A step must not consume a state that a listener, a save or the caller may have.
+        return self.plan.program if is_lent(self._train) else self.plan.donating
 
     def _step_of_call(self, batch: Batch) -> Metrics:
         """Make a step of a call, which ends where the state is read or the plan says."""
@@ -214,7 +216,8 @@ class Session:
 
     def emit(self, event: events.Event, row: Row | None = None) -> None:
         """Send an event to the listeners; metrics that they return are added to the row."""
-        self.stop = self.listeners.emit(event, row) or self.stop
+        handed = attrs.evolve(event, state=handed_out(event.state))
+        self.stop = self.listeners.emit(handed, row) or self.stop
 
     def flush(self) -> None:
         """Write buffered rows, except the last one if an evaluation may still add to it."""

@@ -10,7 +10,7 @@ import attrs
 from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
-from functrain.core.state import TrainState
+from functrain.core.state import TrainState, is_averaged, lend
 from functrain.data import Source
 from functrain.data.description import outline
 from functrain.data.iterables import IteratorSource
@@ -101,7 +101,7 @@ def _start_new(
         # Whole at first: each rank might have drawn other weights.
         state = whole(program).init(0 if seed is None else seed)
     else:
-        state = compatibility.count_epochs(state, session.source)
+        state = compatibility.count_epochs(lend(state), session.source)
         compatibility.check_seed(seed, state, None)
         record.require_running(program, state)
     require_same_state(session.world, program.gathered(state))
@@ -236,7 +236,7 @@ def check_evaluation(session: Session, batches: int) -> None:
         found = few.evaluated(program, whole, list(few.sets), _silent, session.interrupted)
         seen, modes = session.world.broadcast(found)
         if session.leads:
-            prefixes = few.prefixes(whole.ema is not None)
+            prefixes = few.prefixes(is_averaged(whole))
             monitored = session.decisions.monitored()
             check_given(monitored, seen, few.sets, prefixes, session.recorder.rows)
         session.decisions.directed(seen, modes)

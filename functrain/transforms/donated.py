@@ -20,9 +20,9 @@ def donated(program: Any) -> Any:
 
     The numbers are those of the pure program, bit for bit. The state passed in is consumed: any
     later use of it raises :class:`functrain.errors.DonatedStateError`. Keep the returned state, or
-    take a copy before the step with ``functrain.copy(state)``. Tensors of the state that something
-    else holds too (another state, a variable, a view) keep their values: that step writes to
-    copies, at the price of a pure one.
+    take a copy before the step with ``functrain.copy(state)``. A state whose ``params``,
+    ``buffers``, ``optimizer`` or ``ema`` were read since it was made keeps their values: that step
+    writes to copies, at the price of a pure one.
 
     Args:
         program: any program, compiled or not.

@@ -85,7 +85,7 @@ class Sharpness:
             params, writes = given.params, given.model.writes
             here = gradient(given._replace(sink=None))
             # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
-            frozen = writes.suspects(params, given.trainable, donated=True)
+            frozen = writes.suspects(params, given.trainable, only_frozen=True)
             worst = writes.owned({**params, **self.worst(here.grads, params)}, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
             there = gradient(given._replace(params=worst, buffers=spare, sink=None))

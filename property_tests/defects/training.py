@@ -36,8 +36,8 @@ PURITY = (
     defect(
         "a state that is held is donated",
         "training/session.py",
-        'if solely_held(self, "_train") else',
-        "if True else",
+        "if is_lent(self._train) else",
+        "if False else",
         "run: held_states_keep_their_values",
     ),
     defect(

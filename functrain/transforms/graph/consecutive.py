@@ -16,7 +16,7 @@ from functrain.core.batch import Batch, split
 from functrain.core.metrics import reported
 from functrain.core.program import Metrics, Program
 from functrain.core.rng import Rng, scoped, without_autocast
-from functrain.core.state import Counters, Donation, TrainState
+from functrain.core.state import Counters, Donation, TrainState, fields_of, made_by
 from functrain.core.step import DeviceState, Outputs
 from functrain.transforms.graph.device_step import Compiled
 from functrain.transforms.graph.inputs import flatten
@@ -53,9 +53,10 @@ class Consecutive:
         The donated program's last step made the state, which is not to be used any more.
         """
         compiled = program.device_step
-        if not isinstance(compiled, Compiled) or not program.may_write(state):
+        if not isinstance(compiled, Compiled) or not Donation(state).lends_to(compiled):
             return None
-        tensors = {name: getattr(state, name) for name in ("params", "buffers", "optimizer", "ema")}
+        fields = fields_of(state)
+        tensors = {name: fields[name] for name in ("params", "buffers", "optimizer", "ema")}
         leaves, known = flatten(tensors), compiled.known
         if not known.holds(leaves, state.params):
             return None
@@ -85,7 +86,7 @@ class Consecutive:
         )
         if self.is_writing:
             Donation(state).take()
-        return state
+        return made_by(self.compiled, state)
 
     def step(self, batch: Batch) -> Metrics | None:
         """Make one step, as ``train_step`` does; ``None`` where there is no graph for it yet."""

@@ -100,7 +100,8 @@ class GraphStep:
         seen = self.known.holds(leaves, large["params"])
         if not seen:
             require_dense(large)
-        if donation is None or not (seen or writable(leaves)):
+        is_lent = donation is None or not donation.lends_to(self)
+        if is_lent or not (seen or writable(leaves)):
             large, donation = self.copied(large), None
             leaves = flatten(large)
         number = self.known.form if seen else self.number(large)

@@ -37,11 +37,11 @@ _CHECKPOINTED = (
 
 
 def differentiable_gradients(
-    fixed: Fixed, state: dict[str, Any], batches: list[Batch], donated: bool, seed: int | None
+    fixed: Fixed, state: dict[str, Any], batches: list[Batch], seed: int | None
 ) -> StepGradients:
     """Return the gradients of a step with their graph; see ``step_gradients``."""
     watch = not is_transforming()
-    found = step_gradients(by_graph, fixed, state, batches, donated, seed, watch)
+    found = step_gradients(by_graph, fixed, state, batches, seed, watch)
     for path in fixed.model.writes.paths:
         raise _written(path)
     if found.norm is None:
