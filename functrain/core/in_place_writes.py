@@ -107,7 +107,7 @@ class InPlaceWrites:
         ``params`` is emptied: then the memory of a copy is gone, unless somebody kept a part of it.
         """
         self.notice(given, params)
-        alike = [path for path in watched if path not in self.paths]
+        alike = [p for p in watched if p not in self.paths and not params[p].requires_grad]
         plain = [params[path] for path in alike if type(params[path]) is Tensor]
         memory = [weakref.ref(one.untyped_storage()) for one in plain]
         found = {**params, **{path: given[path] for path in alike}}

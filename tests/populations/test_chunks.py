@@ -12,6 +12,7 @@ from populations import batch, net, plain_net, program, trained
 from torch import nn
 
 import functrain as ft
+from functrain.core.state import fields_of
 from functrain.errors import ConfigurationError, DonatedStateError
 from functrain.populations.evaluation import slices
 
@@ -67,7 +68,7 @@ def test_a_compiled_population_in_chunks_has_the_same_bytes(donated: bool) -> No
 def test_a_donated_compiled_step_in_chunks_keeps_the_memory_of_the_state(backend: str) -> None:
     pop = ft.donated(ft.compiled(_population(4, plain_net, chunk_size=2), backend=backend))
     state, _ = trained(pop, 1)
-    places = {path: leaf.data_ptr() for path, leaf in state.params.items()}
+    places = {path: leaf.data_ptr() for path, leaf in fields_of(state)["params"].items()}
     after, _ = trained(pop, 1, state)
     assert {path: leaf.data_ptr() for path, leaf in after.params.items()} == places
     with pytest.raises(DonatedStateError):

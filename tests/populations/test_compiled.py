@@ -11,6 +11,7 @@ from populations import alone, batch, net, plain_net, program, require_close, tr
 
 import functrain as ft
 from functrain import optim
+from functrain.core.state import fields_of
 from functrain.errors import CaptureError, ConfigurationError, DonatedStateError
 
 
@@ -33,7 +34,7 @@ def test_a_donated_population_is_updated_in_place() -> None:
     expected, _ = trained(pop, 4)
     donated = ft.donated(pop)
     first, _ = trained(donated, 1)
-    place = first.params["0.weight"].data_ptr()
+    place = fields_of(first)["params"]["0.weight"].data_ptr()
     found, _ = trained(donated, 3, first)
     assert found.params["0.weight"].data_ptr() == place
     assert ft.tree.equal(expected, found)

@@ -55,6 +55,8 @@ class Consecutive:
         compiled = program.device_step
         if not isinstance(compiled, Compiled) or not Donation(state).lends_to(compiled):
             return None
+        if program.recipe.detect_anomaly:  # a step may have to be repeated from its state
+            return None
         fields = fields_of(state)
         tensors = {name: fields[name] for name in ("params", "buffers", "optimizer", "ema")}
         leaves, known = flatten(tensors), compiled.known
