@@ -10,6 +10,7 @@ from torch import Tensor
 from functrain.core.batch import Batch
 from functrain.core.buffers import statistics_after
 from functrain.core.clipping import block_norm
+from functrain.core.first_step import warn_of_memory
 from functrain.core.gradients import GradientFunction
 from functrain.core.loss import Outcome
 from functrain.core.part_sums import Part, divide, mean_outcome, part_sums
@@ -62,6 +63,8 @@ def step_gradients(
     require_gradients(fixed, grads)
     if watched:
         params = writes.settled(given, params, watched)
+    if watch and fixed.model.attributes.left:
+        warn_of_memory(fixed, params, state["buffers"], batches[0], state["skipped"].device)
     return StepGradients(grads, params, buffers, outcome, norm)
 
 

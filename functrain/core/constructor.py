@@ -44,8 +44,8 @@ def program(
     """Make a program from a module, a loss and an optimizer.
 
     Args:
-        model: a module, whose present values are copied; or a callable that makes one, and then
-            initial values are a function of ``init``'s seed. The module itself is never changed.
+        model: a module, which steps borrow and whose present values are copied; or a callable that
+            makes one, and then initial values are a function of ``init``'s seed.
         loss: ``loss(model, batch)``, written as in ordinary PyTorch; returns a scalar tensor or a
             :class:`functrain.Loss`.
         optimizer: one of ``functrain.optim``; it owns the learning-rate schedule.

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
-from functrain.core import step
-from functrain.core.batch import Batch
-from functrain.core.precision import is_lending
+from functrain import tree
+from functrain.core.batch import Batch, copied
+from functrain.core.loss import evaluate
+from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import Fixed
-from functrain.core.state import TrainState, fields_of
+from functrain.core.rng import scoped
+from functrain.core.state import Tensors, TrainState, fields_of
 from functrain.errors import FunctrainWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.tree.containers import tensors
@@ -68,7 +70,7 @@ def refuse_derivatives(called: str, state: TrainState, batch: Batch) -> None:
     """Refuse tensors that ``torch.func`` differentiates: without a graph it would find zeros."""
     if torch._C._functorch.peek_interpreter_stack() is None:
         return
-    if any(map(_is_differentiated, tensors([step.device_state(state), batch]))):
+    if any(map(_is_differentiated, tensors([fields_of(state), batch]))):
         raise UnsupportedError(
             f"{called} was called below torch.func.grad, jacrev or jvp, and its results have no "
             "derivatives. Those of functrain.differentiable(program, {}) have them"
@@ -98,10 +100,10 @@ def refuse_compile() -> None:
         )
 
 
-def refuse_vmap(device_step: step.DeviceStep) -> None:
+def refuse_vmap(is_eager: bool) -> None:
     """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work."""
     transform = torch._C._functorch.peek_interpreter_stack()
-    if transform is None or not step.is_eager(device_step):
+    if transform is None or not is_eager:
         return
     if transform.key() == torch._C._functorch.TransformType.Vmap:
         raise UnsupportedError(
@@ -109,3 +111,40 @@ def refuse_vmap(device_step: step.DeviceStep) -> None:
             "population: pop = functrain.population(program, seeds=[...]); state = "
             "pop.stacked([state, ...]); pop.train_step(state, batch)"
         )
+
+
+def warn_of_memory(
+    fixed: Fixed, params: Tensors, buffers: Tensors, batch: Batch, device: torch.device
+) -> None:
+    """Warn of a forward that computes otherwise with what the one before it left in attributes.
+
+    Two are made with the same tensors and random numbers, the second within the first, so that
+    nothing is put back between them.
+    """
+    model, recipe = fixed.model, fixed.recipe
+    parts = [(vars(one), vars(one).copy()) for one in model.module.modules()]
+    lists = [(v, v.copy()) for _, own in parts for v in own.values() if type(v) in (list, dict)]
+    leaves = {path: params[path].detach().requires_grad_() for path in fixed.trainable}
+
+    def forward() -> None:
+        own = {path: buffer.clone() for path, buffer in buffers.items()}
+        with scoped(0, device), model.bound({**model.writes.owned(params), **leaves}, own, True):
+            found = evaluate(recipe.loss, model.module, copied(batch, device), device)
+            values.append(found.value.detach())
+            if len(values) < 2:
+                forward()
+
+    values: list[Tensor] = []
+    with torch.enable_grad(), autocast(recipe.precision, device):
+        forward()
+    for own, before in parts:
+        own.update(before)
+        for name in own.keys() - before.keys():
+            del own[name]
+    for one, content in lists:
+        one.clear()
+        one.update(content) if isinstance(one, dict) else one.extend(content)
+    if not tree.equal(*values):
+        model.attributes.warn_of_memory()
+    model.attributes.settled |= model.attributes.left
+    model.attributes.left = set()

@@ -1,8 +1,4 @@
-"""The parts of a module that its functions and weak references hold on to.
-
-A copy of a module shares its functions, and so the parts of the module that they hold on to: by
-closures, default arguments or weak references. Such a copy would go on to use the original.
-"""
+"""What the functions and weak references of a module hold on to, unseen by whoever copies it."""
 
 from __future__ import annotations
 
@@ -18,22 +14,9 @@ from functrain.core.module_tensors import places
 from functrain.errors import ModelError
 
 
-def refuse_shared(source: nn.Module, copied: nn.Module) -> None:
-    """Refuse a copy of a module with attributes that go on to use the original."""
-    parts: dict[int, Any] = {id(part): part for part in source.modules()}
-    parts |= {id(tensor): tensor for tensor in (*source.parameters(), *source.buffers())}
-    for where, value, held in _holders(copied):
-        if id(held) in parts:
-            raise ModelError(
-                f"{value}, {where}, refers to a part of the module, and so would a copy of it. "
-                "functrain works on a private copy of the module; pass a factory instead: "
-                "functrain.program(lambda: Model(...), ...)"
-            )
-
-
 def refuse_tensors(module: nn.Module, paths: dict[int, str]) -> None:
     """Refuse functions that hold on to tensors that a step replaces: ``paths``, by their ids."""
-    for where, value, held in _holders(module):
+    for where, value, held in holders(module):
         if isinstance(held, Tensor) and id(held) in paths:
             raise ModelError(
                 f"{value}, {where}, holds on to {paths[id(held)]!r}; a function cannot be given "
@@ -42,13 +25,7 @@ def refuse_tensors(module: nn.Module, paths: dict[int, str]) -> None:
             )
 
 
-def has_holders(module: nn.Module) -> bool:
-    """Return whether a function or weak reference in a module holds on to a part of it."""
-    parts = {id(part): part for part in module.modules()}
-    return any(id(held) in parts for _, _, held in _holders(module))
-
-
-def _holders(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
+def holders(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
     """Yield (place, name, held) for all that functions and weak references hold on to."""
     seen = {id(vars(submodule)) for submodule in module.modules()}
     for path, submodule in module.named_modules():
@@ -59,7 +36,7 @@ def _holders(module: nn.Module) -> Iterator[tuple[str, str, Any]]:
 
 
 def _held(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield the modules and tensors that a copy of a value shares with it."""
+    """Yield what a copy of a value shares with it."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -81,12 +58,13 @@ def _held(value: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _reached(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield the modules and tensors in what a function holds on to."""
-    if isinstance(value, nn.Module | Tensor):
-        yield value
-    elif isinstance(value, MethodType):
+    """Yield what can be written to in what a function holds on to."""
+    if isinstance(value, MethodType):
         yield from _reached(value.__self__, seen)
-    elif isinstance(value, dict | list | tuple | functools.partial):
+        return
+    if isinstance(value, nn.Module | Tensor | dict | list | set) or _is_object(value):
+        yield value
+    if isinstance(value, dict | list | tuple | functools.partial):
         if id(value) not in seen:
             seen.add(id(value))
             if isinstance(value, functools.partial):
@@ -95,6 +73,11 @@ def _reached(value: Any, seen: set[int]) -> Iterator[Any]:
                 yield from _reached(one, seen)
     else:
         yield from _held(value, seen)
+
+
+def _is_object(value: Any) -> bool:
+    plain = isinstance(value, type | FunctionType | BuiltinMethodType | functools.partial)
+    return not plain and bool(type(value).__dictoffset__)
 
 
 def _is_empty(cell: Any) -> bool:

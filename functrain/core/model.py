@@ -1,8 +1,9 @@
-"""A module as a function of its tensors: a private shell, into which they are put for one call.
+"""A module as a function of its tensors, which are put into it for one call.
 
-``torch.func.functional_call`` looks up each tensor by name at each call, which doubles the forward
-time of a model of many small layers. Here their places are found once, and binding is one
-assignment each. The user's own module is never touched: the shell is a copy, or a factory made it.
+As by ``torch.func.functional_call``, the module is the user's own, so hooks and objects that it
+shares with a loss go on to work. That looks up each tensor by name at each call, which doubles the
+forward time of a model of many small layers. Here their places are found once, and binding is one
+assignment each. Afterwards the module has the tensors and the modes that it had before.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from functrain.core import held_parts
 from functrain.core.backward import OutsideParameters
 from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
+from functrain.core.lent_modules import Factory, checked, copy_module, made_by
 from functrain.core.module_attributes import Attributes
-from functrain.core.module_copies import Factory, checked_copy, made_by, module_copy
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
 from functrain.core.optimizer import NamedParams, StepLayouts
 from functrain.core.rng import turn
@@ -31,21 +32,20 @@ class FunctionalModule:
     """A module without state: its structure, its initial values, and the places of its tensors.
 
     Attributes:
-        module: the private shell.
+        module: the user's own, or the one that the factory made.
         factory: makes modules with fresh initial values, or ``None``.
         params: initial parameters by path (ties appear once, under their first name).
         requires_grad: paths that the user's module marks as trainable.
-        places: every place in the shell that holds a tensor, with its path.
+        places: every place in the module that holds a tensor, with its path.
         first_places: for each path, the place where ``nn.Module`` holds the tensor.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
         lists: attributes of submodules that are lists of tensors; a forward may put new lists in
             their place (``nn.LSTM`` does), which would keep a state alive.
-        attributes: of the shell, which a forward leaves as they are.
+        attributes: of the module, which a forward may fill.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         statistics: of batch norms, by path.
-        is_held: whether a function of the shell, or a weak reference, holds on to a part of it.
         in_pieces: parameters whose gradients arrived in pieces during a backward pass.
         outside: whether a loss was searched for parameters outside of the model.
     """
@@ -65,7 +65,6 @@ class FunctionalModule:
     known_buffers: KnownBuffers
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
-    is_held: bool
     in_pieces: set[str] = attrs.field(factory=set)
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
     layouts: StepLayouts = attrs.field(factory=StepLayouts)
@@ -94,7 +93,7 @@ class FunctionalModule:
         return _copies(source.params), _copies(source.buffers)
 
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> _Bound:
-        """Return a context in which the shell computes with these tensors, in this mode."""
+        """Return a context in which the module computes with these tensors, in this mode."""
         return _Bound(self, params, buffers, training)
 
     def lent(
@@ -102,8 +101,8 @@ class FunctionalModule:
     ) -> nn.Module:
         """Return a module of its own that computes with these tensors.
 
-        The shell itself would not do: a step of the same program, as that of a student whose
-        average is the teacher, binds the shell to other tensors while the module is lent.
+        The user's own would not do: a step of the same program, as that of a student whose average
+        is the teacher, binds it to other tensors while the module is lent.
 
         Parameters that a forward writes to, and buffers, are copied; the parameters
         ``differentiated`` become leaves that require gradients.
@@ -113,21 +112,20 @@ class FunctionalModule:
             given[path] = params[path].detach().clone().requires_grad_()
         tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
         self.require_paths(tensors)
-        with turn():  # a step in another thread binds the shell to its own tensors
+        with turn():  # a step in another thread binds the module to its own tensors
             module = self._copied(tensors)
-        for one, (_, in_training, in_evaluation) in zip(module.modules(), self.modes, strict=True):
+        flagged = [one for one in module.modules() if "training" in vars(one)]
+        for one, (_, in_training, in_evaluation) in zip(flagged, self.modes, strict=True):
             one.training = in_training if training else in_evaluation
         return module
 
     def _copied(self, tensors: Tensors) -> nn.Module:
-        """Return a module like the shell that has these tensors in all places."""
-        if self.factory is not None and self.is_held:
-            return _with(self.factory, tensors)  # functions of a copy would use the shell
-        # A copy of an object is looked for here first, so no tensor is copied.
-        memo: dict[int, Any] = {id(held[key]): tensors[path] for path, (held, key) in self.places}
+        """Return another module like this one that has these tensors in all places."""
+        # A copy of an object is looked for by id first, so no tensor is copied.
+        places = {id(held[key]): tensors[path] for path, (held, key) in self.places}
         try:
-            module = module_copy(self.module, memo)
-        except (RuntimeError, TypeError):  # a lock, say
+            module = copy_module(self.module, places)
+        except ModelError:
             if self.factory is None:
                 raise
             return _with(self.factory, tensors)
@@ -142,15 +140,15 @@ class FunctionalModule:
         return _with(lambda: module, tensors)  # a __deepcopy__ has passed by the memo
 
     def current_params(self) -> Tensors:
-        """Return the parameters the shell holds now."""
+        """Return the parameters the module holds now."""
         return {path: held[key] for path, (held, key) in self._places(self.params)}
 
     def current_buffers(self) -> Tensors:
-        """Return the buffers the shell holds now, detached; see :meth:`held_buffers`."""
+        """Return the buffers the module holds now, detached; see :meth:`held_buffers`."""
         return {path: buffer.detach() for path, buffer in self.held_buffers().items()}
 
     def held_buffers(self) -> Tensors:
-        """Return the buffers of the shell; a forward may have replaced some by assignment."""
+        """Return the buffers of the module; a forward may have replaced some by assignment."""
         found = {path: held.get(key) for path, (held, key) in self._places(self.buffers)}
         if gone := [path for path, buffer in found.items() if buffer is None]:
             raise removed(gone)
@@ -166,9 +164,9 @@ class FunctionalModule:
 
 
 class _Bound:
-    """Puts tensors into the shell on entry; puts back what was there on exit, so it nests."""
+    """Puts tensors into a module on entry; puts back what was there on exit, so it nests."""
 
-    __slots__ = ("model", "previous", "tensors", "training")
+    __slots__ = ("model", "modes", "previous", "tensors", "training")
 
     def __init__(
         self, model: FunctionalModule, params: Tensors, buffers: Tensors, training: bool
@@ -185,20 +183,21 @@ class _Bound:
         for path, (container, key) in model.places:
             previous.append(container[key])
             container[key] = tensors[path]
+        self.modes = [attributes["training"] for attributes, *_ in model.modes]
         for attributes, in_training, in_evaluation in model.modes:
             attributes["training"] = in_training if self.training else in_evaluation
-        model.attributes.forwards += 1
+        model.attributes.enter()
         return model.module
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         model = self.model
         for (_path, (container, key)), tensor in zip(model.places, self.previous, strict=True):
             container[key] = tensor
+        for (attributes, *_), mode in zip(model.modes, self.modes, strict=True):
+            attributes["training"] = mode
         for attributes, key, owner in model.lists:
             attributes[key] = owner
-        model.attributes.forwards -= 1
-        if not model.attributes.forwards:  # one within another goes on with what that has computed
-            model.attributes.restore(warns=kind is None and self.training)
+        model.attributes.exit(self.training, failed=kind is not None)
         if kind is None:
             model.known_buffers.refuse_others()
 
@@ -206,13 +205,10 @@ class _Bound:
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
     """Make a :class:`FunctionalModule` from a module (its present values) or a factory of modules.
 
-    Nothing of the source is shared or changed. The seed is that under which a factory runs.
+    The seed is that under which a factory runs.
     """
     factory = None if isinstance(source, nn.Module) else source
-    module = checked_copy(source) if isinstance(source, nn.Module) else made_by(source, seed)
-    originals = source if isinstance(source, nn.Module) else module
-    if "train" in vars(originals).keys() - vars(module).keys():  # copies of graphs leave it out
-        raise _without_modes(originals)
+    module = checked(source) if isinstance(source, nn.Module) else made_by(source, seed)
     plain = plain_paths(module, all_paths(module))
     params: Tensors = {plain[path]: p for path, p in module.named_parameters()}
     buffers = {plain[path]: b for path, b in module.named_buffers()}
@@ -222,15 +218,15 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     return FunctionalModule(
         module=module,
         factory=factory,
-        params={path: p.detach() for path, p in params.items()},
-        buffers={path: b.detach() for path, b in buffers.items()},
+        params=_initial(params, factory),
+        buffers=_initial(buffers, factory),
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
         places=[(path, place) for path, places in found.items() for place in places],
         first_places={path: places[0] for path, places in found.items()},
         aliases=_aliases(module, paths),
         hooks={
             plain[path]: list(p._backward_hooks.values())
-            for path, p in originals.named_parameters()
+            for path, p in module.named_parameters()
             if p._backward_hooks
         },
         lists=lists(module, paths),
@@ -239,7 +235,6 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         known_buffers=KnownBuffers.of(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
-        is_held=held_parts.has_holders(module),
     )
 
 
@@ -249,6 +244,12 @@ def _with(factory: Factory, tensors: Tensors) -> nn.Module:
     for path, (container, key) in made.places:
         container[key] = tensors.get(path, container[key])
     return made.module
+
+
+def _initial(tensors: Tensors, factory: Factory | None) -> Tensors:
+    """Return the values that a module has now; its user may change those of a module later."""
+    values = {path: tensor.detach() for path, tensor in tensors.items()}
+    return _copies(values) if factory is None else values
 
 
 def _copies(tensors: Tensors) -> Tensors:
@@ -275,12 +276,17 @@ def _without_modes(module: nn.Module) -> ModelError:
 
 def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:
     """Return the flag of every submodule in both modes, as the user's own ``train()`` sets it."""
+    # A module that torch.compile wraps has the flag of the one inside.
+    own = [m for m in module.modules() if "training" in vars(m)]
+    before = [m.training for m in own]
     try:
         module.train(False)
     except NotImplementedError as error:
         raise _without_modes(module) from error
-    in_evaluation = [m.training for m in module.modules()]
+    in_evaluation = [m.training for m in own]
     module.train(True)
-    in_training = [m.training for m in module.modules()]
-    attributes = [vars(m) for m in module.modules()]
+    in_training = [m.training for m in own]
+    for one, mode in zip(own, before, strict=True):
+        one.training = mode
+    attributes = [vars(m) for m in own]
     return list(zip(attributes, in_training, in_evaluation, strict=True))

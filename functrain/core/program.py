@@ -206,7 +206,7 @@ class Program:
         refuse_compile()
         require_state(state, batch)
         refuse_members(state)
-        refuse_vmap(self.device_step)
+        refuse_vmap(step.is_eager(self.device_step))
         latest = self.fixed.model.latest
         is_given = not latest.is_it(state)
         if is_given:

@@ -116,8 +116,19 @@ def assert_lent(made: ft.Program) -> None:
 
 @SHARED
 def test_a_copy_would_use_the_original(hold: Any) -> None:
-    with pytest.raises(ModelError, match=r"refers to a part of the module.*pass a factory"):
-        program(Holding(hold))
+    torch.manual_seed(0)
+    module = Holding(hold)
+    expected = torch.autograd.grad(squared(module, X), list(module.parameters()))
+    made = program(module)
+    state, _ = made.train_step(made.init(), X)
+    for (path, old), grad in zip(made.init().params.items(), expected, strict=True):
+        torch.testing.assert_close(old - 0.1 * grad, state.params[path])
+    assert made.eval_step(state, X)["loss"] != made.eval_step(made.init(), X)["loss"]
+    with (
+        pytest.raises(ModelError, match=r"refers to a part of the module.*pass a factory"),
+        made.module(state),
+    ):
+        pass
 
 
 @SHARED

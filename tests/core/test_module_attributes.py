@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.errors import ModelError, ModuleStateWarning
+from functrain.errors import CaptureError, ModelError, ModuleStateWarning
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -218,12 +218,32 @@ class Hidden(Scaled):
 class TestWarning:
     def test_names_what_a_later_step_might_miss_once(self) -> None:
         made = program(nn.Sequential(Hidden()))
-        state, _ = made.train_step(made.init(), X)
         with pytest.warns(ModuleStateWarning, match=r"attributes \['0.hidden'\]"):
-            state, _ = made.train_step(state, X)
+            state, _ = made.train_step(made.init(), X)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             made.train_step(state, X)
+
+    @pytest.mark.parametrize("wrap", [None, ft.donated, graph])
+    @pytest.mark.parametrize("begin", [None, torch.zeros(4, 3)])
+    def test_names_what_is_detached_where_it_is_read(self, begin: Any, wrap: Any) -> None:
+        class Late(Scaled):
+            def __init__(self) -> None:
+                super().__init__()
+                self.hidden: Tensor | None = begin
+
+            def forward(self, x: Tensor) -> Tensor:
+                before = 0 if self.hidden is None else self.hidden.detach()
+                self.hidden = self.linear(x + before) * self.scale
+                return self.hidden
+
+        made = program(Late(), wrap)
+        if begin is not None and wrap is graph:
+            with pytest.raises(CaptureError, match="hidden"):
+                made.train_step(made.init(), X)
+            return
+        with pytest.warns(ModuleStateWarning, match=r"\['hidden'\]"):
+            made.train_step(made.init(), X)
 
     def test_names_a_number_that_was_put_back_with_a_table(self) -> None:
         made = program(Empty())

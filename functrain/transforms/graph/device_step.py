@@ -10,6 +10,7 @@ from torch import Tensor
 
 from functrain.core import step
 from functrain.core.batch import Batch
+from functrain.core.first_step import warn_of_memory
 from functrain.core.precision import widest
 from functrain.core.rng import scoped, without_autocast
 from functrain.core.state import Donation
@@ -192,7 +193,11 @@ class Compiled(GraphStep):
     def _captured(self, number: int, state: step.DeviceState, inputs: dict[str, Any]) -> Graph:
         several = len(inputs["batches"]) > 1
         found = self.parts.assembled(number, state, inputs) if several else None
-        return found or captured_step(self.fixed, self.lowering, state, inputs)
+        graph = found or captured_step(self.fixed, self.lowering, state, inputs)
+        if self.fixed.model.attributes.left:  # the forward of a capture has no values to compare
+            first, device = inputs["batches"][0], inputs["scalars"]["skipped"].device
+            warn_of_memory(self.fixed, state["params"], state["buffers"], first, device)
+        return graph
 
 
 def _nothing() -> None:
