@@ -57,7 +57,7 @@ def step_gradients(
     params = writes.owned(given, watched)
     part, norm = Part.of(gradient_function, fixed, params, state, seed), None
     if len(batches) == 1:
-        grads, buffers, outcome = part.unscaled(part.compute(state["buffers"], batches[0], None))
+        grads, buffers, outcome = part.unscaled(part.compute(state["buffers"], batches[0]))
     else:
         grads, buffers, outcome, norm = _of_micro_batches(part, given, state["buffers"], batches)
     require_gradients(fixed, grads)

@@ -20,8 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import PlainGradients
-
 # Up to this many elements, one norm over a flat copy is cheaper on the CPU than one per leaf.
 _FLAT_ELEMENTS = 1 << 16
 _DTYPE = operator.attrgetter("dtype")
@@ -170,8 +168,6 @@ def clipped(
         flat = clip_by_norm(flat, clip_norm, norm, foreach)
     if clip_value is not None:
         flat = clip_by_value(flat, clip_value, foreach)
-    if type(grads) is PlainGradients:  # clipping keeps shapes and strides
-        return PlainGradients(grads, flat, grads.known), norm
     return dict(zip(grads, flat, strict=True)), norm
 
 

@@ -6,47 +6,40 @@ transformations of ``torch.func``, other functions of the same signature take th
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from functrain.core.backward import differentiated, emitted
 from functrain.core.batch import Batch
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
-from functrain.errors import LossError, UnsupportedError
+from functrain.errors import LossError, ModelError, UnsupportedError
 
 # Messages of torch about grad and backward, about hooks, and about retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
 
 Forward = Callable[[nn.Module, Batch], Outcome]
-# Called with (weight of the micro-batch, path, gradient) as soon as there is a gradient.
-GradientSink = Callable[[Tensor, str, Tensor], None]
+
+_REENTRANT = (
+    "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
+    "as values (it writes them into .grad). Pass use_reentrant=False: the same memory is saved, "
+    "and torch recommends it."
+)
 
 
 class Gradients(NamedTuple):
     """The gradients of one batch.
 
     Attributes:
-        grads: gradient by path; a parameter the loss does not depend on has none. Empty where
-            they were handed to a ``sink``.
+        grads: gradient by path; a parameter the loss does not depend on has none.
     """
 
     grads: Tensors
     buffers: Tensors
     outcome: Outcome
-
-
-class GradientsInPiecesError(Exception):
-    """A sink was given a gradient piece by piece, so the sums it made depend on their number.
-
-    A backward pass within the backward pass does this, as that of reversible layers. The step
-    takes its gradients again; the model then hands each over when the pass is complete.
-    """
 
 
 class Request(NamedTuple):
@@ -56,8 +49,6 @@ class Request(NamedTuple):
         forward: (module, batch) -> outcome.
         params: all parameters; one that the forward gave other values by assignment is replaced.
         scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
-        sink: may be called with each gradient as soon as there is one, so that those of two
-            micro-batches need not be in memory together; none is returned then.
     """
 
     model: FunctionalModule
@@ -67,7 +58,6 @@ class Request(NamedTuple):
     buffers: Tensors
     batch: Batch
     scale: Tensor | None
-    sink: GradientSink | None = None
 
     def scaled(self, loss: Tensor) -> Tensor:
         """Return the loss as it is differentiated."""
@@ -89,7 +79,6 @@ def by_autograd(given: Request) -> Gradients:
     """Return the gradients by ``torch.autograd``.
 
     Raises:
-        GradientsInPiecesError: the sink was given a gradient in pieces, for the first time.
         UnsupportedError: torch is in inference mode.
     """
     if not torch.is_grad_enabled():
@@ -100,22 +89,15 @@ def by_autograd(given: Request) -> Gradients:
             )
         with torch.enable_grad():
             return by_autograd(given)
-    model, params, sink = given.model, given.params, given.sink
+    model, params = given.model, given.params
     leaves = _leaves(model, params, given.trainable)
     bound = model.writes.bound(params, leaves)
     with model.bound(bound, given.buffers, training=True) as module:
         outcome = given.forward(module, given.batch)
         require_graph(outcome.value, given.trainable)
-        loss = given.scaled(outcome.value)
-        if sink is None or model.in_pieces:
-            grads = differentiated(loss, leaves, model.layouts)
-        else:
-            grads = {}
-            hand_over = functools.partial(sink, outcome.weight_of(given.batch))
-            model.in_pieces.update(emitted(loss, leaves, hand_over))
-            if model.in_pieces:
-                raise GradientsInPiecesError
-        after = model.current_buffers()
+        early = _taken(leaves, given.scale)
+        grads = differentiated(given.scaled(outcome.value), leaves, early)
+        after = model.current_buffers(given.buffers)
         model.writes.adopt(params, bound, model.current_params())
     if not model.outside.searched:
         model.outside.warn_of(outcome.value)
@@ -155,3 +137,85 @@ def require_graph(loss: Tensor, trainable: list[str]) -> None:
             "the loss does not depend on any trainable parameter. Compute it from the model that "
             "is passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."
         )
+
+
+def _taken(leaves: Tensors, scale: Tensor | None) -> Tensors:
+    """Return the gradients that a ``backward()`` within the loss left, and take them away."""
+    found = {path: leaf.grad for path, leaf in leaves.items() if leaf.grad is not None}
+    for path in found:
+        leaves[path].grad = None
+    return found if scale is None else {path: grad * scale for path, grad in found.items()}
+
+
+def differentiated(loss: Tensor, leaves: Tensors, early: Tensors) -> Tensors:
+    """Return the gradients of a loss by path, added to ``early`` ones; some may have none."""
+    graph = loss.grad_fn
+    try:
+        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    except RuntimeError as error:
+        _refuse_reentrant(error)
+        _refuse_frozen(error, leaves)
+        raise
+    if any(grad is None for grad in found) and has_reentrant_checkpoint(graph):
+        raise ModelError(_REENTRANT)
+    grads = {}
+    for (path, leaf), grad in zip(leaves.items(), found, strict=True):
+        # A backward pass within the backward, as of reversible layers (Reformer), writes here.
+        for other in (early.get(path), leaf.grad):
+            if other is not None:
+                grad = other if grad is None else grad + other
+        if grad is not None:
+            grads[path] = _accumulated(path, grad, leaf)
+    return grads
+
+
+def _refuse_frozen(error: RuntimeError, leaves: Tensors) -> None:
+    """Explain a forward that freezes trained parameters, which torch then cannot differentiate."""
+    frozen = [path for path, leaf in leaves.items() if not leaf.requires_grad]
+    if frozen:
+        raise ModelError(
+            "the forward or the loss switched requires_grad off on trained parameters: "
+            f"{frozen[:4]}. Choose what is trained by functrain.program(..., trainable=...), by "
+            "functrain.optim.Frozen in groups, or from some step on by functrain.phases; to leave "
+            "parameters out of one loss, give it parameter.detach()"
+        ) from error
+
+
+def _refuse_reentrant(error: RuntimeError) -> None:
+    """Explain reentrant checkpointing, the one construct that would lose gradients.
+
+    It finds its gradients by a backward pass of its own, which writes into ``.grad``. A pass that
+    returns gradients makes it raise; or, where nothing trained lies before it, silently skips it.
+    """
+    if "use_reentrant" in str(error):
+        raise ModelError(_REENTRANT) from error
+
+
+def has_reentrant_checkpoint(graph: Any) -> bool:
+    """Return whether a graph has reentrant checkpointing in it."""
+    seen, waiting = set(), [graph]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return True
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+    return False
+
+
+def _accumulated(path: str, grad: Tensor, leaf: Tensor) -> Tensor:
+    """Return a gradient as ``backward`` would leave it in ``.grad``: with its parameter's strides.
+
+    The order of its elements is that in which a norm adds them up (torch's "gradient layout
+    contract"; transposed convolutions and permuted inputs give other strides).
+    """
+    if grad.layout is not torch.strided:
+        raise UnsupportedError(
+            f"parameter {path!r} received a gradient of layout {grad.layout}; functrain's steps "
+            "take dense gradients only. Make the layer with sparse=False."
+        )
+    if (grad.is_contiguous() and leaf.is_contiguous()) or grad.stride() == leaf.stride():
+        return grad
+    return torch.empty_like(leaf, requires_grad=False).copy_(grad)

@@ -15,13 +15,13 @@ import attrs
 from torch import Tensor, nn
 
 from functrain.core import held_parts
-from functrain.core.backward import OutsideParameters
 from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.lent_modules import Factory, checked, copy_module, made_by
 from functrain.core.module_attributes import Attributes
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
-from functrain.core.optimizer import NamedParams, StepLayouts
+from functrain.core.optimizer import NamedParams
+from functrain.core.outside_parameters import OutsideParameters
 from functrain.core.rng import turn
 from functrain.core.state import LatestState, Tensors
 from functrain.errors import ModelError
@@ -46,7 +46,6 @@ class FunctionalModule:
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         known_buffers: the names of all buffers; a forward must not add a persistent one.
         statistics: of batch norms, by path.
-        in_pieces: parameters whose gradients arrived in pieces during a backward pass.
         outside: whether a loss was searched for parameters outside of the model.
     """
 
@@ -65,9 +64,7 @@ class FunctionalModule:
     known_buffers: KnownBuffers
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
-    in_pieces: set[str] = attrs.field(factory=set)
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
-    layouts: StepLayouts = attrs.field(factory=StepLayouts)
     latest: LatestState = attrs.field(factory=LatestState)
 
     @property
@@ -143,9 +140,13 @@ class FunctionalModule:
         """Return the parameters the module holds now."""
         return {path: held[key] for path, (held, key) in self._places(self.params)}
 
-    def current_buffers(self) -> Tensors:
-        """Return the buffers the module holds now, detached; see :meth:`held_buffers`."""
-        return {path: buffer.detach() for path, buffer in self.held_buffers().items()}
+    def current_buffers(self, bound: Tensors) -> Tensors:
+        """Return the buffers the module holds now, detached; see :meth:`held_buffers`.
+
+        One that the forward put instead of the ``bound`` one is copied: it may be anyone's.
+        """
+        held = self.held_buffers().items()
+        return {p: b.detach() if b is bound[p] else b.detach().clone() for p, b in held}
 
     def held_buffers(self) -> Tensors:
         """Return the buffers of the module; a forward may have replaced some by assignment."""
@@ -179,6 +180,7 @@ class _Bound:
     def __enter__(self) -> nn.Module:
         model, tensors = self.model, self.tensors
         model.require_paths(tensors)
+        model.attributes.enter()
         previous = self.previous
         for path, (container, key) in model.places:
             previous.append(container[key])
@@ -186,7 +188,6 @@ class _Bound:
         self.modes = [attributes["training"] for attributes, *_ in model.modes]
         for attributes, in_training, in_evaluation in model.modes:
             attributes["training"] = in_training if self.training else in_evaluation
-        model.attributes.enter()
         return model.module
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

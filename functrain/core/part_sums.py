@@ -18,13 +18,7 @@ from torch import Tensor
 from functrain.core import order
 from functrain.core.batch import Batch, copied
 from functrain.core.buffers import restarted
-from functrain.core.gradients import (
-    GradientFunction,
-    Gradients,
-    GradientSink,
-    GradientsInPiecesError,
-    Request,
-)
+from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
 from functrain.core.precision import widened
@@ -33,8 +27,8 @@ from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
-# (buffers, batch, loss scale, sink) -> gradients of one micro-batch.
-OfBatch = Callable[[Tensors, Batch, Tensor | None, GradientSink | None], Gradients]
+# (buffers, batch, loss scale) -> gradients of one micro-batch.
+OfBatch = Callable[[Tensors, Batch, Tensor | None], Gradients]
 
 
 class PartSums(NamedTuple):
@@ -81,23 +75,21 @@ class Part:
         scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
         return cls(fixed, of_batch, device, scale, seed)
 
-    def compute(self, buffers: Tensors, batch: Batch, sink: GradientSink | None) -> Gradients:
+    def compute(self, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the gradients of a batch; it and the buffers, of before, are not changed."""
         # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
         own = {path: buffer.clone() for path, buffer in buffers.items()}
-        return self.of_batch(own, copied(batch, self.device), self.scale, sink)
+        return self.of_batch(own, copied(batch, self.device), self.scale)
 
-    def gradients(
-        self, number: int, buffers: Tensors, batch: Batch, sink: GradientSink | None
-    ) -> Gradients:
+    def gradients(self, number: int, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the same of part ``number``, in a random stream of its own."""
         compute = functools.partial(self.compute, buffers, batch)
         if self.seed is None:
-            return compute(sink)
+            return compute()
         stream = part_stream(self.seed, number)
         with scoped(stream, self.device, draws=self.fixed.draws):
-            found = compute(sink)
-            refuse_system_seed(stream, functools.partial(compute, None))
+            found = compute()
+            refuse_system_seed(stream, compute)
         return found
 
     def unscaled(self, found: Gradients) -> Gradients:
@@ -118,18 +110,9 @@ def differentiation(
     if recipe.sharpness is not None:
         gradient_function = recipe.sharpness.around(gradient_function)
 
-    def of_batch(
-        buffers: Tensors, batch: Batch, scale: Tensor | None, sink: GradientSink | None
-    ) -> Gradients:
-        model, trainable = fixed.model, fixed.trainable
-        given = Request(model, forward, trainable, params, buffers, batch, scale, sink)
-        found = gradient_function(given)
-        if sink is None or not found.grads:
-            return found
-        weight = found.outcome.weight_of(batch)
-        for path, grad in found.grads.items():
-            sink(weight, path, grad)
-        return found._replace(grads={})
+    def of_batch(buffers: Tensors, batch: Batch, scale: Tensor | None) -> Gradients:
+        given = Request(fixed.model, forward, fixed.trainable, params, buffers, batch, scale)
+        return gradient_function(given)
 
     return of_batch
 
@@ -164,15 +147,14 @@ def part_sums(
         before = found.buffers[-1] if passed and found.buffers else buffers
         own = restarted(part.fixed.model.statistics, before, buffers)
         last = number == start + len(batches) - 1 and merges < 2
-        sink = functools.partial(_add, found.sums, arrive if last else None)
-        try:
-            _, after, outcome = part.gradients(number, own, batch, sink)
-        except GradientsInPiecesError:  # once; the model has learned to hand them over whole
-            return part_sums(part, buffers, batches, parts, start, passed, arrive)
+        grads, after, outcome = part.gradients(number, own, batch)
+        weight = outcome.weight_of(batch)
+        _add(found.sums, arrive if last else None, weight, grads)
+        del grads  # before the next ones are computed
         for _ in range(merges - 1):
             _merge(found.sums)
         found.outcomes.append(outcome)
-        found.weights.append(outcome.weight_of(batch))
+        found.weights.append(weight)
         found.buffers.append(after)
     return found
 
@@ -212,18 +194,16 @@ def _add(
     sums: list[Tensors],
     arrive: Callable[[Sequence[Tensors], str], None] | None,
     weight: Tensor,
-    path: str,
-    grad: Tensor,
+    grads: Tensors,
 ) -> None:
-    """Add a gradient to the last sum."""
-    grad, total = widened(grad), sums[-1]
-    weighted = grad * weight.to(grad.dtype)
-    if path in total:
-        total[path].add_(weighted)
-    else:
-        total[path] = weighted
-    if arrive is not None:
-        arrive(sums, path)
+    """Add gradients to the last sum."""
+    total = sums[-1]
+    for path, grad in grads.items():
+        wide = widened(grad)
+        weighted = wide * weight.to(wide.dtype)
+        total[path] = total[path].add_(weighted) if path in total else weighted
+        if arrive is not None:
+            arrive(sums, path)
 
 
 def _merge(sums: list[Tensors]) -> None:

@@ -146,7 +146,7 @@ class ShardedGradients:
         if parts > 1:
             found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
         else:
-            alone = part.gradients(0, buffers, own[0], None)
+            alone = part.gradients(0, buffers, own[0])
             grads, after, outcome = part.unscaled(alone)
             ordered = {path: grads[path] for path in fixed.trainable if path in grads}
             found = PartSums([ordered], [outcome], [torch.ones((), device=part.device)], [after])

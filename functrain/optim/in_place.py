@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.optimizer import KnownLayouts, OptimizerState, Params
+from functrain.core.optimizer import OptimizerState, Params
 from functrain.optim.leaf_rule import LeafRule, Leaves, Rate, Scalars, write_rule
 
 _FUSED_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -31,7 +31,6 @@ def run_(
     params: Params,
     lr: Rate,
     scalars: Scalars,
-    known: KnownLayouts | None = None,
 ) -> None:
     """Update the leaves that have a gradient in place, all by the same scalars."""
     theirs = list(map(params.__getitem__, grads))
@@ -39,23 +38,10 @@ def run_(
     given = list(grads.values())
     if _has_tensors(optimizer):
         write_rule(optimizer, given, slots, theirs, lr, scalars)
-    elif _fit_kernel(theirs, given, slots, known):
+    elif theirs and _is_fusible(theirs) and alike(theirs, given, slots):
         optimizer.kernel(given, slots, theirs, lr, scalars)
     else:
         _by_kind_(optimizer, given, slots, theirs, lr, scalars)
-
-
-def _fit_kernel(
-    params: Leaves, grads: Leaves, slots: list[Leaves], known: KnownLayouts | None
-) -> bool:
-    """Return whether the kernel applies to all leaves at once."""
-    if not params:
-        return False
-
-    def check() -> bool:
-        return _is_fusible(params) and alike(params, grads, slots, known is not None)
-
-    return check() if known is None else known.passes([*chain(params, grads, *slots)], check)
 
 
 def _by_kind_(
@@ -115,14 +101,13 @@ def fusible(dtype: torch.dtype, device: torch.device) -> bool:
     return dtype in _FUSED_DTYPES and device.type in _FUSED_DEVICES
 
 
-def alike(params: Leaves, grads: Leaves, slots: Sequence[Leaves], are_plain: bool = False) -> bool:
+def alike(params: Leaves, grads: Leaves, slots: Sequence[Leaves]) -> bool:
     """Tell whether all have one dtype, and each leaf's tensors one size and lie alike in memory.
 
     The fused kernels walk the storages side by side and do not look at strides: a transposed
     or expanded gradient would silently update the wrong elements.
 
-    ``are_plain`` tells whether the gradients are known to lie as their parameters do. A slot is
-    ``None`` where a leaf has none.
+    A slot is ``None`` where a leaf has none.
 
     Example:
         >>> matrix = torch.zeros(2, 3)
@@ -133,7 +118,7 @@ def alike(params: Leaves, grads: Leaves, slots: Sequence[Leaves], are_plain: boo
         return False
     if len(set(map(_DTYPE, chain(params, grads, *slots)))) != 1:
         return False
-    others = slots if are_plain else (grads, *slots)
+    others = (grads, *slots)
     sizes = list(map(Tensor.numel, params))
     if 0 in sizes or any(list(map(Tensor.numel, leaves)) != sizes for leaves in others):
         return False

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from functrain.core.averages import Averages
-from functrain.core.optimizer import Optimizer, OptimizerState, Params, are_plain
+from functrain.core.optimizer import Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.optim.in_place import run_
@@ -83,8 +83,7 @@ class Leafwise(LeafRule, Optimizer, Protocol):
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
         """Run the kernel, once where all leaves are alike; the rule where it does not apply."""
-        known = grads.known if are_plain(grads) else None
-        if known is None and not _fit(grads, params):
+        if not _fit(grads, params):
             _check(self, grads, params)
         with torch.set_grad_enabled(False):  # in half the calls of no_grad
             shared, own = scalars_of(self, grads, state, params)
@@ -93,7 +92,7 @@ class Leafwise(LeafRule, Optimizer, Protocol):
             advance_(self, shared, lr)
             counted = [path for path in own["step"] if path in grads] if own else []
             if not counted:
-                run_(self, grads, state, params, lr, shared, known)
+                run_(self, grads, state, params, lr, shared)
                 return
             sharing = {path: grad for path, grad in grads.items() if not has_own(own, path)}
             run_(self, sharing, state, params, lr, shared)

@@ -44,7 +44,7 @@ def of_member(given: Request) -> Gradients:
             model.bound(params, buffers, training=True) as module,
         ):
             outcome = given.forward(module, batch)
-            after = model.current_buffers()
+            after = model.current_buffers(buffers)
             _refuse_writes(model, params, versions)
         weight = None if outcome.weight is None else outcome.weight_of(batch)
         require_graph(outcome.value, trainable)

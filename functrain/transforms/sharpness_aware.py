@@ -83,12 +83,12 @@ class Sharpness:
 
         def aware(given: Request) -> Gradients:
             params, writes = given.params, given.model.writes
-            here = gradient(given._replace(sink=None))
+            here = gradient(given)
             # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
             frozen = writes.suspects(params, given.trainable, only_frozen=True)
             worst = writes.owned({**params, **self.worst(here.grads, params)}, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
-            there = gradient(given._replace(params=worst, buffers=spare, sink=None))
+            there = gradient(given._replace(params=worst, buffers=spare))
             return here._replace(grads=there.grads)
 
         return aware

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from torch import Tensor, nn
@@ -165,21 +166,8 @@ class TestEachWay:
         made = program(module, lambda model, x: model(x).mean(), trainable="1.*")
         params = {**made.init().params, "0.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
         of_batch = differentiation(made.fixed, way, params, torch.device("cpu"))
-        found = of_batch({}, torch.ones(1, 2), None, None)
+        found = of_batch({}, torch.ones(1, 2), None)
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
-
-    def test_gradients_given_to_a_sink_are_not_returned(self, way: GradientFunction) -> None:
-        made, received = program(layers(), weighed), {}
-        state, (batch,) = made.init(), weighed_batches(3.0)
-
-        def sink(weight: Tensor, path: str, grad: Tensor) -> None:
-            received[path] = (float(weight), grad)
-
-        of_batch = differentiation(made.fixed, way, dict(state.params), torch.device("cpu"))
-        found = of_batch(dict(state.buffers), batch, None, sink)
-        assert found.grads == {}
-        assert sorted(received) == sorted(made.fixed.trainable)
-        assert {weight for weight, _ in received.values()} == {3.0}
 
     def test_gradients_may_be_of_half_precision(self, way: GradientFunction) -> None:
         module = nn.Linear(2, 1, bias=False).bfloat16()
@@ -416,18 +404,6 @@ class TestGradientsThatABackwardWithinWrites:
             assert not torch.equal(state.params[path], program.init().params[path])
 
 
-def test_the_first_step_with_gradients_in_pieces_gives_the_bytes_of_a_later_one() -> None:
-    """The first one learns of the pieces, and must not keep what it has added up until then."""
-    torch.manual_seed(0)
-    loss = lambda model, x: ft.Loss(model(x).square().mean(), weight=0.3)  # noqa: E731
-    program = ft.program(WithReversible(True), loss, ft.optim.SGD(lr=1e4), accumulate=2)
-    state, batch = program.init(), torch.randn(8, 3)
-    first, _ = program.train_step(state, batch)
-    second, _ = program.train_step(state, batch)
-    assert program.fixed.model.in_pieces
-    assert not tree.diff(first, second)
-
-
 def test_a_norm_adds_up_gradients_in_the_order_of_the_plain_loop() -> None:
     """``backward`` lays a gradient out in memory as its parameter; the norm depends on that."""
 
@@ -453,3 +429,52 @@ def test_a_norm_adds_up_gradients_in_the_order_of_the_plain_loop() -> None:
     assert tree.equal(state.params["weight"], module.weight.detach())
     (grad,) = torch.autograd.grad(module(x), module.weight)
     assert grad.stride() != module.weight.stride()  # or this shows nothing
+
+
+class TestABackwardWithinTheLoss:
+    """A local loss for a part of the model, which a plain loop trains by ``.grad``."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.shared, self.local, self.main = (nn.Linear(4, 4) for _ in range(3))
+
+    @staticmethod
+    def loss(model: Any, x: Tensor) -> Tensor:
+        model.local(model.shared(x)).square().mean().backward()
+        return model.main(model.shared(x)).square().mean()
+
+    @pytest.mark.parametrize("wrap", [lambda made: made, ft.donated], ids=["plain", "donated"])
+    @pytest.mark.parametrize("precision", ["float32", "fp16"])
+    @pytest.mark.parametrize("accumulate", [1, 2, 4])
+    def test_is_added_alike_whatever_the_step(
+        self, accumulate: int, precision: Any, wrap: Any
+    ) -> None:
+        x = torch.randn(8, 4)
+        module = self.Net()
+        for part in x.chunk(accumulate):
+            with torch.autocast("cpu", torch.float16, enabled=precision == "fp16"):
+                value = self.loss(module, part)
+            (value / 1).backward()
+        made = wrap(
+            ft.program(
+                self.Net(),
+                self.loss,
+                ft.optim.SGD(lr=0.1),
+                accumulate=accumulate,
+                precision=precision,
+            )
+        )
+        start = made.init()
+        if precision == "fp16":  # the first scale would overflow
+            scale = {**start.loss_scale, "scale": torch.tensor(128.0)}
+            start = attrs.evolve(start, loss_scale=scale)
+        before = dict(start.params)
+        after, _ = made.train_step(start, x)
+        tolerance = {"rtol": 1e-2, "atol": 1e-4} if precision == "fp16" else {}
+        for path, parameter in module.named_parameters():
+            assert parameter.grad is not None
+            moved = before[path] - after.params[path]
+            expected = 0.1 * parameter.grad / accumulate
+            torch.testing.assert_close(moved, expected, **tolerance, msg=path)

@@ -126,7 +126,7 @@ def test_a_block_of_another_thread_changes_no_draw_of_a_step(which: str) -> None
 def test_a_scope_that_cannot_begin_lets_other_threads_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupted(with_numpy: bool) -> Any:
+    def interrupted() -> Any:
         raise KeyboardInterrupt
 
     def waited(text: str, kind: type) -> None:

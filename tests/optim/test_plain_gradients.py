@@ -1,22 +1,17 @@
-"""A kernel that trusts the gradients of a step still looks at everything that may differ."""
+"""A kernel looks at the layouts of all tensors that it walks side by side."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-from functrain.core.clipping import clipped
-from functrain.core.optimizer import PlainGradients, are_plain
-from functrain.errors import ConfigurationError
 
 X = torch.linspace(-1.0, 1.0, 32).reshape(8, 4)
 OPTIMIZERS = [ft.optim.AdamW(lr=0.1), ft.optim.SGD(lr=0.1, momentum=0.9), ft.optim.Lion(lr=0.1)]
@@ -108,57 +103,3 @@ def test_a_state_with_other_tensors_is_noticed(transform: Any, optimizer: Any) -
     found = after(lambda leaf: transposed(leaf) if leaf.ndim == 2 else leaf)
     for path, value in after(lambda leaf: leaf).params.items():
         torch.testing.assert_close(found.params[path], value)
-
-
-class TestPlainGradients:
-    def made(self) -> PlainGradients:
-        return PlainGradients(["a", "b"], (draw(1), draw(2)))
-
-    def test_those_of_autograd_are_known_to_be_plain_also_after_clipping(self) -> None:
-        grads = self.made()
-        assert are_plain(grads)
-        assert are_plain(clipped(grads, None, None, True)[0])
-        assert are_plain(clipped(grads, 0.1, 0.1, True)[0])
-
-    @pytest.mark.parametrize(
-        "write",
-        [
-            lambda grads: grads.__setitem__("a", draw(3)),
-            lambda grads: grads.update(b=draw(3)),
-            lambda grads: grads.pop("b"),
-            lambda grads: grads.__setitem__("c", draw(3)),
-            lambda grads: grads.update(a=grads["b"], b=grads["a"]),
-        ],
-    )
-    def test_those_that_were_written_to_are_looked_at_again(self, write: Any) -> None:
-        grads = self.made()
-        write(grads)
-        assert not are_plain(grads)
-        assert not are_plain(dict(self.made()))
-
-    def test_copies_and_trees_of_them_are_plain_dicts_to_a_kernel(self) -> None:
-        grads = self.made()
-        mapped = pytree.tree_map(torch.neg, grads)
-        assert type(mapped) is dict
-        assert torch.equal(mapped["a"], -grads["a"])
-        assert type(tree.map(torch.neg, grads)) is dict
-        assert tree.equal(dict(copy.deepcopy(grads)), dict(grads))
-
-    @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda one: type(one).__name__)
-    def test_one_of_another_order_in_memory_goes_by_the_rule(self, optimizer: Any) -> None:
-        def updated(wrap: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-            params = {"a": draw(3), "b": draw(4)}
-            state, grads = optimizer.init(params), self.made()
-            grads["a"] = wrap(grads["a"])
-            optimizer.update_(grads, state, params, 0.1)
-            return params
-
-        plain, other = updated(lambda grad: grad), updated(transposed)
-        torch.testing.assert_close(other, plain)
-
-    def test_one_of_another_shape_is_refused(self) -> None:
-        params = {"a": draw(3), "b": draw(4)}
-        optimizer, grads = OPTIMIZERS[0], self.made()
-        grads["a"] = torch.ones(5)
-        with pytest.raises(ConfigurationError, match="the gradient of 'a' has shape"):
-            optimizer.update_(grads, optimizer.init(params), params, 0.1)

@@ -26,7 +26,6 @@ from functrain import tree
 from functrain.core import rng, step
 from functrain.core.accumulation import StepGradients
 from functrain.core.loss import Outcome
-from functrain.core.optimizer import PlainGradients
 
 CUDA = torch.device("cuda", 0)
 _QUERIES = ("aten.is_pinned.default", "prim.device.default")
@@ -90,10 +89,10 @@ def with_gradients(program: ft.Program) -> ft.Program:
     """Return an eager program whose steps are given gradients, and do everything else."""
 
     def gradients(
-        fixed: Any, state: dict[str, Any], batches: Any, donated: bool, seed: int | None
+        fixed: Any, state: dict[str, Any], batches: Any, seed: int | None
     ) -> StepGradients:
         params, paths = dict(state["params"]), fixed.trainable
-        grads = PlainGradients(paths, [torch.empty_like(params[path]) for path in paths])
+        grads = {path: torch.empty_like(params[path]) for path in paths}
         buffers = {path: buffer.clone() for path, buffer in state["buffers"].items()}
         loss = torch.empty((), device=CUDA)
         return StepGradients(grads, params, buffers, Outcome(loss, None, {"m": loss.clone()}))

@@ -231,7 +231,7 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         of_batch = differentiation(fixed, by_autograd, params, device)
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
         with WriteRecorder(own["params"], fixed.model.writes):
-            grads, after, outcome = of_batch(spare, batch, own["scale"], None)
+            grads, after, outcome = of_batch(spare, batch, own["scale"])
         weight = outcome.weight_of(batch)
         added = {
             path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))

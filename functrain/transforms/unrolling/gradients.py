@@ -17,10 +17,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from functrain.core.accumulation import StepGradients, step_gradients
-from functrain.core.backward import has_reentrant_checkpoint
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
-from functrain.core.gradients import Gradients, Request, require_graph
+from functrain.core.gradients import (
+    Gradients,
+    Request,
+    has_reentrant_checkpoint,
+    require_graph,
+)
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
 from functrain.core.recipe import Fixed
