@@ -7,13 +7,13 @@ that it is lent to is checked afterwards.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from functrain.core import precision
-from functrain.core.batch import Batch, MicroBatches, copied
+from functrain.core.batch import Batch, MicroBatches
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
@@ -47,47 +47,54 @@ def _outcome(
     fixed: Fixed, state: TrainState, batch: Batch, weights: str, gradients: bool
 ) -> Outcome:
     device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
-    with evaluating(fixed, state, weights, gradients, own=False) as module:
+    seen, stream = fixed.evaluations, evaluation_stream(state)
+    with _lending(fixed, state, weights) as lent:
+        watched = seen.writes.suspects(lent, fixed.trainable)
+        params = fixed.model.writes.owned(seen.writes.owned(lent, watched))
+        buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
+        with (
+            torch.set_grad_enabled(gradients),
+            scoped(stream, device, draws=seen.draws),
+            precision.autocast(fixed.recipe.precision, device),
+            fixed.model.bound(_leaves(fixed, params, gradients), buffers, False) as module,
+        ):
 
-        def computing() -> Outcome:
-            return evaluate(function, module, copied(batch, device), device)
+            def computing() -> Outcome:
+                with seen.batches.lent(batch, device) as given:
+                    return evaluate(function, module, given, device)
 
-        found = computing()
-        refuse_system_seed(evaluation_stream(state), computing)
-    return found._replace(value=found.value.detach())
+            found = computing()
+            refuse_system_seed(stream, computing)
+        found = found._replace(value=found.value.detach().clone())
+        if watched:
+            seen.writes.settled(lent, params, watched)
+        if seen.writes.kept:
+            lend(state)
+    return found
+
+
+def _leaves(fixed: Fixed, params: Tensors, gradients: bool) -> Tensors:
+    if not gradients:
+        return params
+    trained = set(fixed.trainable)
+    return {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
 
 
 @contextmanager
 def evaluating(
-    fixed: Fixed, state: TrainState, weights: str, gradients: bool, own: bool
+    fixed: Fixed, state: TrainState, weights: str, gradients: bool
 ) -> Iterator[nn.Module]:
-    """Lend the shell, or a module of its own, which the block may keep for longer.
-
-    See :meth:`functrain.Program.evaluating`.
-    """
+    """Lend a module of its own, which the block may keep; see ``Program.evaluating``."""
     model = fixed.model
-    state = lend(state) if own else state
-    with _lending(fixed, state, weights) as lent:
-        params = model.writes.owned(lent)
-        if gradients:
-            trained = set(fixed.trainable)
-            params = {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
-        buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
+    with _lending(fixed, lend(state), weights) as lent:
+        params = _leaves(fixed, fixed.evaluations.writes.owned(model.writes.owned(lent)), gradients)
         with (
             torch.set_grad_enabled(gradients),
             # The user's block may wait for other threads.
-            scoped(
-                evaluation_stream(state),
-                state.device,
-                alone=not own,
-                draws=None if own else fixed.evaluation_draws,
-            ),
+            scoped(evaluation_stream(state), state.device, alone=False),
             precision.autocast(fixed.recipe.precision, state.device),
-            nullcontext(model.lent(params, buffers, training=False))
-            if own
-            else model.bound(params, buffers, training=False) as module,
         ):
-            yield module
+            yield model.lent(params, fields_of(state)["buffers"], training=False)
 
 
 @contextmanager

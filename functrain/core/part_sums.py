@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import order
-from functrain.core.batch import Batch, copied
+from functrain.core.batch import Batch
 from functrain.core.buffers import restarted
 from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.loss import Outcome, evaluate
@@ -79,7 +79,8 @@ class Part:
         """Return the gradients of a batch; it and the buffers, of before, are not changed."""
         # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
         own = {path: buffer.clone() for path, buffer in buffers.items()}
-        return self.of_batch(own, copied(batch, self.device), self.scale)
+        with self.fixed.batches.lent(batch, self.device) as given:
+            return self.of_batch(own, given, self.scale)
 
     def gradients(self, number: int, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the same of part ``number``, in a random stream of its own."""

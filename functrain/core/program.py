@@ -28,11 +28,12 @@ from functrain.core.first_step import (
     require_state,
     warn_of_autocast,
 )
+from functrain.core.global_generators import Draws
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, Outcome, refuse_weight
 from functrain.core.metrics import computed, reported, unmeasured
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
-from functrain.core.recipe import Fixed, Recipe
+from functrain.core.recipe import Evaluations, Fixed, Recipe
 from functrain.core.rng import Rng, checked_seed, scoped
 from functrain.core.schedule import Mode
 from functrain.core.state import (
@@ -411,7 +412,7 @@ class Program:
             ...     model(torch.ones(3, 2)).shape
             torch.Size([3, 1])
         """
-        return evaluation.evaluating(self.fixed, self._whole(state), weights, gradients, own=True)
+        return evaluation.evaluating(self.fixed, self._whole(state), weights, gradients)
 
     def module(
         self,
@@ -472,7 +473,9 @@ class Program:
             function: ``(model, batch)``, as the loss.
         """
         recipe = attrs.evolve(self.recipe, evaluate=function)
-        return attrs.evolve(self, fixed=attrs.evolve(self.fixed, recipe=recipe))
+        unseen = Evaluations(Draws(recipe.random))
+        fixed = attrs.evolve(self.fixed, recipe=recipe, evaluations=unseen)
+        return attrs.evolve(self, fixed=fixed)
 
     def require(self, state: object, batch: Batch = None) -> None:
         """Refuse a state whose tensors are not those of the program.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from functrain.core.ema import EMA, Average
 from functrain.core.global_generators import Draws, GeneratorName
 from functrain.core.gradients import GradientTransform
+from functrain.core.in_place_writes import BatchWrites, InPlaceWrites
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
 from functrain.core.optimizer import Optimizer
@@ -133,6 +134,26 @@ class Recipe:
         return [field.name for field in attrs.fields(Recipe) if field.name not in hidden]
 
 
+@attrs.frozen(eq=False)
+class Evaluations:
+    """What the first evaluations of a program were seen to do.
+
+    Attributes:
+        draws: the generators of Python and NumPy that they draw from.
+        batches: whether they write to their batches.
+        writes: the parameters that they write to or keep.
+    """
+
+    draws: Draws
+    batches: BatchWrites = attrs.field(factory=BatchWrites)
+    writes: InPlaceWrites = attrs.field(factory=InPlaceWrites)
+
+
+def _evaluations(fixed: Fixed) -> Evaluations:
+    return Evaluations(Draws(fixed.recipe.random))
+
+
+_EVALUATIONS: Any = attrs.Factory(_evaluations, takes_self=True)
 _DRAWS: Any = attrs.Factory(lambda fixed: Draws(fixed.recipe.random), takes_self=True)
 
 
@@ -142,14 +163,16 @@ class Fixed:
 
     Attributes:
         draws: the generators of Python and NumPy that steps were seen to draw from.
-        evaluation_draws: the same of evaluations.
+        batches: whether forwards write to their batches.
+        evaluations: what was seen of evaluations.
     """
 
     recipe: Recipe
     model: FunctionalModule
     trainable: list[str]
     draws: Draws = attrs.field(default=_DRAWS)
-    evaluation_draws: Draws = attrs.field(default=_DRAWS)
+    batches: BatchWrites = attrs.field(factory=BatchWrites)
+    evaluations: Evaluations = attrs.field(default=_EVALUATIONS)
 
     @property
     def updated(self) -> list[str]:
