@@ -35,6 +35,11 @@ class StepGradients(NamedTuple):
     norm: Tensor | None = None
 
 
+def scale_of(state: dict[str, Any]) -> Tensor | None:
+    """Return fp16's factor on the loss."""
+    return None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+
+
 def step_gradients(
     gradient_function: GradientFunction,
     fixed: Fixed,
@@ -55,7 +60,7 @@ def step_gradients(
     given, writes = state["params"], fixed.model.writes
     watched = writes.suspects(given, fixed.trainable) if watch else set()
     params = writes.owned(given, watched)
-    part, norm = Part.of(gradient_function, fixed, params, state, seed), None
+    part, norm = Part.of(gradient_function, fixed, params, scale_of(state), seed), None
     if len(batches) == 1:
         grads, buffers, outcome = part.unscaled(part.compute(state["buffers"], batches[0]))
     else:

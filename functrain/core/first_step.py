@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from functrain import tree
+from functrain.core import learning_rate
 from functrain.core.batch import Batch, copied
 from functrain.core.loss import evaluate
 from functrain.core.precision import autocast, is_lending
@@ -19,6 +21,34 @@ from functrain.core.state import Tensors, TrainState, fields_of
 from functrain.errors import FunctrainWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.tree.containers import tensors
+
+
+def check(program: Any, state: Any, batch: Batch, is_eager: bool) -> None:
+    """Refuse a step that cannot be made; a state that the last step made was checked already.
+
+    Raises:
+        UnsupportedError: it is no state, or of a population; or the call is below
+            ``torch.compile``, or a transformation of ``torch.func``.
+        ParameterMismatchError: the state is of another program.
+    """
+    refuse_compile()
+    require_state(state, batch)
+    refuse_members(state)
+    if is_eager:
+        refuse_vmap()
+        refuse_derivatives("train_step", state, batch)
+    if program.fixed.model.latest.is_it(state):
+        return
+    refuse_other_model(program.fixed, state)
+    warn_of_autocast(program.fixed)
+    fields, recipe = fields_of(state), program.recipe
+    scaled = recipe.precision == "fp16"
+    # An average that stays behind, or no loss scale, would be no error and wrong numbers.
+    if (fields["ema"] is None) != (recipe.ema is None) or (fields["loss_scale"] is None) == scaled:
+        program.require(state)
+    if program.zero_rate == "warn":  # in a run, fit has warned
+        with suppress(KeyError):  # of another program's schedules, which the step explains
+            learning_rate.warn_of_overruled(program.schedules, state.scheduler)
 
 
 def require_state(given: Any, batch: object, expected: type = TrainState) -> Any:
@@ -100,12 +130,10 @@ def refuse_compile() -> None:
         )
 
 
-def refuse_vmap(is_eager: bool) -> None:
+def refuse_vmap() -> None:
     """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work."""
     transform = torch._C._functorch.peek_interpreter_stack()
-    if transform is None or not is_eager:
-        return
-    if transform.key() == torch._C._functorch.TransformType.Vmap:
+    if transform is not None and transform.key() == torch._C._functorch.TransformType.Vmap:
         raise UnsupportedError(
             "train_step was called below torch.func.vmap. Train many states by one step as a "
             "population: pop = functrain.population(program, seeds=[...]); state = "

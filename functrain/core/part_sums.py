@@ -27,9 +27,6 @@ from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
-# (buffers, batch, loss scale) -> gradients of one micro-batch.
-OfBatch = Callable[[Tensors, Batch, Tensor | None], Gradients]
-
 
 class PartSums(NamedTuple):
     """The results of consecutive parts of a step.
@@ -55,7 +52,8 @@ class Part:
     """
 
     fixed: Fixed
-    of_batch: OfBatch
+    gradient: GradientFunction
+    params: Tensors
     device: torch.device
     scale: Tensor | None
     seed: int | None
@@ -63,24 +61,32 @@ class Part:
     @classmethod
     def of(
         cls,
-        gradient_function: GradientFunction,
+        gradient: GradientFunction,
         fixed: Fixed,
         params: Tensors,
-        state: dict[str, Any],
-        seed: int | None,
+        scale: Tensor | None,
+        seed: int | None = None,
     ) -> Part:
         """Return what takes the gradients of all parts with respect to ``params``."""
         device = next(iter(params.values())).device
-        of_batch = differentiation(fixed, gradient_function, params, device)
-        scale = None if state["loss_scale"] is None else state["loss_scale"]["scale"]
-        return cls(fixed, of_batch, device, scale, seed)
+        if fixed.recipe.sharpness is not None:
+            gradient = fixed.recipe.sharpness.around(gradient)
+        return cls(fixed, gradient, params, device, scale, seed)
+
+    def request(self, buffers: Tensors, batch: Batch) -> Request:
+        """Ask for the gradients of a batch; the forward may write to it and the buffers."""
+        recipe = self.fixed.recipe
+        kept = {"device": self.device, "precision": recipe.precision}
+        forward = functools.partial(evaluate, recipe.loss, **kept)
+        model, paths = self.fixed.model, self.fixed.trainable
+        return Request(model, forward, paths, self.params, buffers, batch, self.scale)
 
     def compute(self, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the gradients of a batch; it and the buffers, of before, are not changed."""
         # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
         own = {path: buffer.clone() for path, buffer in buffers.items()}
         with self.fixed.batches.lent(batch, self.device) as given:
-            return self.of_batch(own, given, self.scale)
+            return self.gradient(self.request(own, given))
 
     def gradients(self, number: int, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the same of part ``number``, in a random stream of its own."""
@@ -100,22 +106,6 @@ class Part:
         each = found.grads.items()
         grads = {path: divide(widened(grad), self.scale, grad.dtype) for path, grad in each}
         return found._replace(grads=grads)
-
-
-def differentiation(
-    fixed: Fixed, gradient_function: GradientFunction, params: Tensors, device: torch.device
-) -> OfBatch:
-    """Return the function that takes the gradients of one micro-batch as the recipe asks for."""
-    recipe = fixed.recipe
-    forward = functools.partial(evaluate, recipe.loss, device=device, precision=recipe.precision)
-    if recipe.sharpness is not None:
-        gradient_function = recipe.sharpness.around(gradient_function)
-
-    def of_batch(buffers: Tensors, batch: Batch, scale: Tensor | None) -> Gradients:
-        given = Request(fixed.model, forward, fixed.trainable, params, buffers, batch, scale)
-        return gradient_function(given)
-
-    return of_batch
 
 
 def part_stream(seed: int, number: int) -> int:

@@ -69,6 +69,8 @@ def explain_schedule(error: KeyError, fixed: Fixed, state: TrainState) -> None:
         ScheduleStateError: it was made with a schedule of another kind.
     """
     explain_mismatch(error, fixed, state)
+    if is_consumed(state):
+        return
     schedules = learning_rate.schedules(fixed.recipe.optimizer)
     for name, curve in learning_rate.curves(schedules, state.scheduler):
         missing = curve.schedule.init().keys() - curve.own.keys()

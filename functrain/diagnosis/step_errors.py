@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functrain.core.batch import Batch
-from functrain.core.recipe import Fixed
+from typing import Any
+
+from functrain.core.program import Program
 from functrain.core.state import TrainState
-from functrain.diagnosis.fitting_state import explain_mismatch
+from functrain.diagnosis.fitting_state import explain_mismatch, explain_schedule
 from functrain.diagnosis.forward_errors import explain_forward, explain_out_of_memory
 from functrain.errors import UnsupportedError
 
@@ -28,7 +29,7 @@ def not_a_state(given: object, batch: object, expected: str = "TrainState") -> U
 
 
 def explain_step(
-    error: Exception, fixed: Fixed, state: TrainState, step: int, parts: list[Batch]
+    error: Exception, program: Program, state: TrainState, step: int, parts: Any
 ) -> None:
     """Explain an error of a step as far as that is possible; the caller raises it.
 
@@ -36,7 +37,11 @@ def explain_step(
         ParameterMismatchError: the state has other tensors than those that the program makes.
         UnsupportedError: they have no values, or torch does not train them.
     """
-    explain_mismatch(error, fixed, state)
-    if parts:
-        explain_out_of_memory(error, step, parts)
-        explain_forward(error, fixed.model.module, f"in the step after step {step}", parts[0])
+    if isinstance(error, KeyError):
+        explain_schedule(error, program.fixed, state)
+    explain_mismatch(error, program.fixed, state)
+    held = parts if program.sharded is None else list(parts.parts.values())
+    if held:
+        explain_out_of_memory(error, step, held)
+        module = program.fixed.model.module
+        explain_forward(error, module, f"in the step after step {step}", held[0])

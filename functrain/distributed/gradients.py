@@ -19,7 +19,12 @@ import torch
 from torch import Tensor
 
 from functrain.core import clipping
-from functrain.core.accumulation import StepGradients, require_gradients, step_gradients
+from functrain.core.accumulation import (
+    StepGradients,
+    require_gradients,
+    scale_of,
+    step_gradients,
+)
 from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
@@ -76,17 +81,17 @@ class ShardedGradients:
         sums.send_rest(found.sums)
         facts, heads = self._agreed(gathering, found, before, sums)
         require_gradients(self.fixed, facts.present)
-        results = gathering.results(found, sums, facts, heads, before, _scale(state))
+        results = gathering.results(found, sums, facts, heads, before, scale_of(state))
         outcomes, weights = outcomes_of(self.world, found.outcomes, facts, results.table)
         paths = [path for path in self.fixed.trainable if path in facts.present]
         grads = {path: _with_strides(results.grads[path], params[path]) for path in paths}
         buffers = self._buffers(before, results.buffers, found, facts, batch.bounds)
-        outcome = _mean(outcomes, weights, _scale(state))
+        outcome = _mean(outcomes, weights, scale_of(state))
         return StepGradients(grads, state["params"], buffers, outcome, results.norm)
 
     def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> StepGradients:
         """Take the gradients of all parts in this process."""
-        before, scale = state["buffers"], _scale(state)
+        before, scale = state["buffers"], scale_of(state)
         found = self._own(state["params"], state, batch, seed, None)
         facts = facts_of(found, before, late=False)
         assert facts is not None, "a step has at least one part"
@@ -142,7 +147,10 @@ class ShardedGradients:
         buffers = state["buffers"]
         watched = writes.suspects(given, fixed.trainable)
         params = writes.owned(given, watched)
-        part, own = Part.of(by_autograd, fixed, params, state, seed), list(batch.parts.values())
+        part, own = (
+            Part.of(by_autograd, fixed, params, scale_of(state), seed),
+            list(batch.parts.values()),
+        )
         if parts > 1:
             found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
         else:
@@ -193,11 +201,6 @@ class ShardedGradients:
             after = {**after, **first}
         copied = {path: one.clone() for path, one in after.items() if one is before[path]}
         return {path: copied.get(path, after[path]) for path in before}
-
-
-def _scale(state: dict[str, Any]) -> Tensor | None:
-    """Return fp16's factor on the loss."""
-    return None if state["loss_scale"] is None else state["loss_scale"]["scale"]
 
 
 def _mean(outcomes: list[Outcome], weights: list[Tensor], scale: Tensor | None) -> Outcome:

@@ -15,7 +15,7 @@ import functrain as ft
 from functrain import tree
 from functrain.core.accumulation import StepGradients, step_gradients
 from functrain.core.gradients import GradientFunction, by_autograd
-from functrain.core.part_sums import differentiation
+from functrain.core.part_sums import Part
 from functrain.errors import LossError, ModelError, UnsupportedError
 from functrain.transforms.unrolling.gradients import by_func
 
@@ -165,8 +165,7 @@ class TestEachWay:
         module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
         made = program(module, lambda model, x: model(x).mean(), trainable="1.*")
         params = {**made.init().params, "0.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
-        of_batch = differentiation(made.fixed, way, params, torch.device("cpu"))
-        found = of_batch({}, torch.ones(1, 2), None)
+        found = Part.of(way, made.fixed, params, None).compute({}, torch.ones(1, 2))
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
 
     def test_gradients_may_be_of_half_precision(self, way: GradientFunction) -> None:

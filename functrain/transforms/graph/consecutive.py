@@ -110,7 +110,7 @@ class Consecutive:
         except Exception as error:
             from functrain.diagnosis.step_errors import explain_step
 
-            explain_step(error, program.fixed, self.state, number, given.parts)
+            explain_step(error, program, self.state, number, given.parts)
             raise
         self.is_writing = False
         self._require_finite(outputs, given.parts, number)

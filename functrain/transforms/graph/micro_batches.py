@@ -22,12 +22,7 @@ from functrain.core.batch import copied
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
-from functrain.core.part_sums import (
-    differentiation,
-    divide,
-    mean_outcome,
-    part_stream,
-)
+from functrain.core.part_sums import Part, divide, mean_outcome, part_stream
 from functrain.core.precision import widened
 from functrain.core.recipe import Fixed
 from functrain.core.rng import scoped
@@ -228,10 +223,10 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
         device = next(iter(own["params"].values())).device
         (batch,) = copied([own["batch"]], device)  # which a model may write to
         params = fixed.model.writes.owned(own["params"])
-        of_batch = differentiation(fixed, by_autograd, params, device)
+        part = Part.of(by_autograd, fixed, params, own["scale"])
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
         with WriteRecorder(own["params"], fixed.model.writes):
-            grads, after, outcome = of_batch(spare, batch, own["scale"])
+            grads, after, outcome = part.gradient(part.request(spare, batch))
         weight = outcome.weight_of(batch)
         added = {
             path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))
