@@ -122,7 +122,8 @@ def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
             f"metric {name!r} computes a {type(value).__name__}, where a number, a 0-dim tensor or "
             "a mapping of them by name is expected"
         )
-    tensor = torch.as_tensor(value, device=device).detach()
+    # A copy: it may be a part of the state, which a donated step writes over.
+    tensor = torch.as_tensor(value, device=device).detach().clone()
     if tensor.numel() != 1:
         raise LossError(
             f"metric {name!r} computes a tensor of shape {list(tensor.shape)}, where a number or "

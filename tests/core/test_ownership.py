@@ -274,12 +274,27 @@ def test_a_metric_that_is_a_parameter_has_the_value_of_its_step() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return (x * self.scale).square().mean()
 
+    @attrs.frozen
+    class Itself:
+        value: Any
+
+        def merge(self, other: Any) -> Any:
+            return other
+
+        def compute(self) -> Any:
+            return self.value
+
     def loss(model: Any, x: Tensor) -> ft.Loss:
-        return ft.Loss(model(x), metrics={"scale": model.scale})
+        metrics = {"scale": model.scale, "object": Itself(model.scale)}
+        return ft.Loss(model(x), metrics=metrics)
 
     donating = ft.donated(ft.program(Scaled(), loss, ft.optim.SGD(0.1)))
-    _, metrics = donating.train_step(donating.init(), DATA[0])
-    assert metrics["scale"] == 1
+    state = donating.init()
+    for _ in range(6):
+        before = float(ft.copy(state).params["scale"])
+        state, metrics = donating.train_step(state, DATA[0])
+        donating.train_step(ft.copy(state), DATA[0])
+        assert metrics["scale"] == metrics["object"] == before
 
 
 def of_a_file(values: Any, path: Path) -> Any:
