@@ -16,8 +16,8 @@ of another layout, ``backward()`` within the loss, ``torch.seed()``, NumPy impor
 
 Not found, where it begins after the first steps: writes to parameters in place (the old state sees
 them), views that a loss keeps, what a forward leaves for the next one. First writes to a batch and
-first draws are found late, with a warning: a batch is changed once, draws follow from no state until
-one step in 128 is watched. ``functrain.checked`` looks at every step.
+first draws are found late, with a warning: a batch is changed once, and draws follow from no state
+until one step in 128 is watched. ``functrain.checked`` looks at every step.
 """
 
 from __future__ import annotations
