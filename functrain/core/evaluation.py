@@ -49,7 +49,8 @@ def _outcome(
     device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
     seen, stream = fixed.evaluations, evaluation_stream(state)
     with _lending(fixed, state, weights) as lent:
-        watched = seen.writes.suspects(lent, fixed.trainable)
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        watched = set() if transformed else seen.writes.suspects(lent, fixed.trainable)
         params = fixed.model.writes.owned(seen.writes.owned(lent, watched))
         buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
         with (
@@ -67,7 +68,7 @@ def _outcome(
             refuse_system_seed(stream, computing)
         found = found._replace(value=found.value.detach().clone())
         if watched:
-            seen.writes.settled(lent, params, watched)
+            seen.writes.settled(lent, params, watched, by_values=False)
         if seen.writes.kept:
             lend(state)
     return found

@@ -107,12 +107,18 @@ class InPlaceWrites:
         self.paths |= {p for p, old, new in copied if not old.is_meta and not tree.equal(old, new)}
         self.watched += 1
 
-    def settled(self, given: Tensors, params: Tensors, watched: Collection[str]) -> Tensors:
+    def settled(
+        self, given: Tensors, params: Tensors, watched: Collection[str], by_values: bool = True
+    ) -> Tensors:
         """Return the parameters after a forward for which some were copied, and remember it.
 
         ``params`` is emptied: then the memory of a copy is gone, unless somebody kept a part of it.
         """
-        self.notice(given, params)
+        if by_values:
+            self.notice(given, params)
+        else:  # no device is waited for
+            self.paths |= {path for path in watched if params[path]._version}
+            self.watched += 1
         alike = [p for p in watched if p not in self.paths and not params[p].requires_grad]
         plain = [params[path] for path in alike if type(params[path]) is Tensor]
         memory = [weakref.ref(one.untyped_storage()) for one in plain]

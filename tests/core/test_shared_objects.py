@@ -14,10 +14,6 @@ from torch import Tensor, nn
 
 import functrain as ft
 
-KERNEL = pytest.mark.xfail(
-    strict=True,
-    reason="The kernel: a step on one page, guards once, nothing below the floor",
-)
 PRACTICE = pytest.mark.xfail(strict=True, reason="What practitioners' scripts need")
 X, Y = torch.randn(2, 24, 6, generator=torch.Generator().manual_seed(0)).unbind()
 Y = Y[:, :3].contiguous()
@@ -44,7 +40,6 @@ def put(store: list[Any], module: nn.Module, args: Any, out: Tensor) -> None:
     store[:] = [out]
 
 
-@KERNEL
 @pytest.mark.parametrize("kind", ["bound method", "partial"])
 @pytest.mark.parametrize("looked", [True, False], ids=["looked at", "new"])
 def test_the_loss_reads_what_a_hook_kept_in_this_step(kind: str, looked: bool) -> None:
@@ -89,7 +84,6 @@ class Caching(nn.Module):
         return self.head(self.backbone.kept["a"])
 
 
-@KERNEL
 def test_a_backbone_behind_a_hook_is_trained() -> None:
     net = Caching()
     with torch.no_grad():
@@ -100,7 +94,6 @@ def test_a_backbone_behind_a_hook_is_trained() -> None:
     assert not state.params["backbone.0.weight"].equal(start.params["backbone.0.weight"])
 
 
-@KERNEL
 def test_a_lent_module_answers_for_its_own_input() -> None:
     program = ft.program(Caching, distance, ft.optim.SGD(lr=0.5))
     state, _ = program.train_step(program.init(), (X, Y))
@@ -120,7 +113,6 @@ class Recurrent(nn.Module):
         return self.out(self.h)
 
 
-@KERNEL
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_hidden_state_that_is_dropped_is_warned_about(compiled: bool) -> None:
     program = ft.program(Recurrent(), distance, ft.optim.SGD(lr=0.2))
@@ -140,7 +132,6 @@ WAYS: dict[str, Callable[[ft.Program], ft.Program]] = {
 }
 
 
-@KERNEL
 @pytest.mark.parametrize(
     ("options", "way"),
     [
