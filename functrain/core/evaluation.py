@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from functrain.core import precision
-from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch import Batch, MicroBatches, copied
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
@@ -61,8 +61,7 @@ def _outcome(
         ):
 
             def computing() -> Outcome:
-                with seen.batches.lent(batch, device) as given:
-                    return evaluate(function, module, given, device)
+                return evaluate(function, module, copied(batch, device), device)
 
             found = computing()
             refuse_system_seed(stream, computing)

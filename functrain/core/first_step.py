@@ -5,7 +5,6 @@ Found in the first steps of a program, and copied or put back from then on (in `
 
 * a forward or a loss that writes to parameters: in place, by ``.data =`` or by assignment; the same
   in evaluations, also of a function that evaluates instead of the loss;
-* one that writes to its batch, removes keys from it, or makes it require gradients;
 * one that keeps a parameter or a view of it: donated steps then write to copies;
 * one that draws from ``random`` or NumPy: both are seeded from then on;
 * attributes that a forward fills; with a warning if the next forward reads what one left there;
@@ -15,9 +14,9 @@ Found at each step: other buffers than before, new parameters, a loss without a 
 of another layout, ``backward()`` within the loss, ``torch.seed()``, NumPy imported in a step.
 
 Not found, where it begins after the first steps: writes to parameters in place (the old state sees
-them), views that a loss keeps, what a forward leaves for the next one. First writes to a batch and
-first draws are found late, with a warning: a batch is changed once, and draws follow from no state
-until one step in 128 is watched. ``functrain.checked`` looks at every step.
+them), views that a loss keeps, what a forward leaves for the next one. First draws are found late,
+with a warning: they follow from no state until one step in 128 is watched. ``functrain.checked``
+looks at every step.
 """
 
 from __future__ import annotations

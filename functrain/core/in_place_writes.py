@@ -14,7 +14,6 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -22,10 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from functrain import tree
-from functrain.core.batch import copied
 from functrain.core.state import Tensors
-from functrain.errors import FunctrainWarning, ImpurityError, ModelError
-from functrain.errors.base import warn
+from functrain.errors import ImpurityError, ModelError
 from functrain.tree.objects import is_array
 
 # A momentum encoder that begins as a copy of another one changes in the second step.
@@ -146,60 +143,6 @@ class InPlaceWrites:
             if not _share_places([held], [params[path]]):
                 params[path] = held.detach().clone()
                 self.paths.add(path)
-
-
-@attrs.define(eq=False)
-class BatchWrites:
-    """Whether the forwards of a program write to their batches; then each is given a copy.
-
-    The first ones are given copies to see it. Later ones are given the caller's batch, if it is
-    made of tensors on the right device in dicts, lists and tuples.
-
-    Attributes:
-        seen: in how many forwards a copy was compared before and after.
-        found: whether one was written to.
-    """
-
-    seen: int = 0
-    found: bool = False
-
-    @contextmanager
-    def lent(self, batch: Any, device: torch.device) -> Iterator[Any]:
-        """Lend a batch, or a copy on a device, to a forward."""
-        tensors: list[Tensor] = []
-        if self.found or not _is_plain(batch, device, tensors):
-            yield copied(batch, device)
-        elif self.seen < _WATCHED:
-            given, own = copied(batch, device), list[Tensor]()
-            _is_plain(given, device, own)
-            versions = Versions(given, "batch")
-            yield given
-            self.seen += 1
-            self.found |= versions.are_written() or any(map(_REQUIRES_GRAD, own))
-        else:
-            before = sum(map(_VERSION, tensors))
-            yield batch
-            if sum(map(_VERSION, tensors)) != before or any(map(_REQUIRES_GRAD, tensors)):
-                self.found = True
-                warn(
-                    "the loss or the model wrote to its batch, for the first time after the first "
-                    f"{_WATCHED} steps, so the caller's tensors were changed; from now on it gets "
-                    "copies. Compute other tensors, x + y instead of x += y",
-                    FunctrainWarning,
-                )
-
-
-def _is_plain(batch: Any, device: torch.device, tensors: list[Tensor]) -> bool:
-    """Return whether a batch is made of plain containers and tensors on a device, which it adds."""
-    kind = type(batch)
-    if kind is Tensor:
-        tensors.append(batch)
-        return bool(batch.device == device) and not (batch.requires_grad or batch.is_inference())
-    if kind is dict:
-        return all(_is_plain(child, device, tensors) for child in batch.values())
-    if kind is tuple or kind is list:
-        return all(_is_plain(child, device, tensors) for child in batch)
-    return kind in _PLAIN
 
 
 class Versions:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import order
-from functrain.core.batch import Batch
+from functrain.core.batch import Batch, copied
 from functrain.core.buffers import restarted
 from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.loss import Outcome, evaluate
@@ -85,8 +85,8 @@ class Part:
         """Return the gradients of a batch; it and the buffers, of before, are not changed."""
         # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
         own = {path: buffer.clone() for path, buffer in buffers.items()}
-        with self.fixed.batches.lent(batch, self.device) as given:
-            return self.gradient(self.request(own, given))
+        # A copy also has its own alignment in memory, on which the last bits depend.
+        return self.gradient(self.request(own, copied(batch, self.device)))
 
     def gradients(self, number: int, buffers: Tensors, batch: Batch) -> Gradients:
         """Return the same of part ``number``, in a random stream of its own."""

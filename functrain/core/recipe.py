@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from functrain.core.ema import EMA, Average
 from functrain.core.global_generators import Draws, GeneratorName
 from functrain.core.gradients import GradientTransform
-from functrain.core.in_place_writes import BatchWrites, InPlaceWrites
+from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
 from functrain.core.optimizer import Optimizer
@@ -140,12 +140,10 @@ class Evaluations:
 
     Attributes:
         draws: the generators of Python and NumPy that they draw from.
-        batches: whether they write to their batches.
         writes: the parameters that they write to or keep.
     """
 
     draws: Draws
-    batches: BatchWrites = attrs.field(factory=BatchWrites)
     writes: InPlaceWrites = attrs.field(factory=InPlaceWrites)
 
 
@@ -163,7 +161,6 @@ class Fixed:
 
     Attributes:
         draws: the generators of Python and NumPy that steps were seen to draw from.
-        batches: whether forwards write to their batches.
         evaluations: what was seen of evaluations.
     """
 
@@ -171,7 +168,6 @@ class Fixed:
     model: FunctionalModule
     trainable: list[str]
     draws: Draws = attrs.field(default=_DRAWS)
-    batches: BatchWrites = attrs.field(factory=BatchWrites)
     evaluations: Evaluations = attrs.field(default=_EVALUATIONS)
 
     @property

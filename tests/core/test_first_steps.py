@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.errors import FunctrainWarning
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
@@ -47,38 +46,6 @@ def test_a_loss_that_writes_to_its_batch_gets_copies_for_ever(loss: Any, options
         made.eval_step(state, batch)
     assert torch.equal(batch["x"], X)
     assert not batch["x"].requires_grad
-
-
-def test_a_batch_that_is_only_read_is_not_copied() -> None:
-    seen: list[Any] = []
-
-    def loss(model: nn.Module, batch: Any) -> Tensor:
-        seen.append(batch)
-        return squared(model, batch)
-
-    made, batch = program(loss), {"x": X, "name": "a", "nothing": None}
-    state = made.init()
-    for _ in range(5):
-        state, _ = made.train_step(state, batch)
-    assert [one is batch for one in seen] == [False] * 3 + [True] * 2
-
-
-def test_a_first_write_after_the_first_steps_is_told() -> None:
-    calls: list[int] = []
-
-    def loss(model: nn.Module, batch: Any) -> Tensor:
-        calls.append(0)
-        return (normalizes if len(calls) > 5 else squared)(model, batch)
-
-    made, batch = program(loss), {"x": X.clone()}
-    state = made.init()
-    for _ in range(5):
-        state, _ = made.train_step(state, batch)
-    with pytest.warns(FunctrainWarning, match="wrote to its batch"):
-        made.train_step(state, batch)
-    after = batch["x"].clone()
-    made.train_step(state, batch)
-    assert torch.equal(batch["x"], after)
 
 
 class Rescaling(nn.Linear):
