@@ -91,7 +91,7 @@ class Draws:
         scopes: how many there were.
     """
 
-    names: set[str] = attrs.field(factory=set, converter=set)
+    names: set[str] = attrs.field(factory=set)
     scopes: int = 0
 
     def lent(self) -> tuple[tuple[Lent, ...], bool]:

@@ -14,6 +14,8 @@ from functrain.core import learning_rate
 from functrain.errors import LossError
 from functrain.tree import NamedDict
 
+Metrics = dict[str, Tensor]
+
 
 @runtime_checkable
 class Metric(Protocol):

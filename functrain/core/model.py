@@ -176,6 +176,7 @@ class _Bound:
         self.tensors = {**params, **buffers}
         self.training = training
         self.previous: list[Tensor] = []
+        self.modes: list[bool] = []
 
     def __enter__(self) -> nn.Module:
         model, tensors = self.model, self.tensors
@@ -186,15 +187,15 @@ class _Bound:
             previous.append(container[key])
             container[key] = tensors[path]
         self.modes = [attributes["training"] for attributes, *_ in model.modes]
-        for attributes, in_training, in_evaluation in model.modes:
-            attributes["training"] = in_training if self.training else in_evaluation
+        for attributes, *flags in model.modes:
+            attributes["training"] = flags[0] if self.training else flags[1]
         return model.module
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         model = self.model
         for (_path, (container, key)), tensor in zip(model.places, self.previous, strict=True):
             container[key] = tensor
-        for (attributes, *_), mode in zip(model.modes, self.modes, strict=True):
+        for (attributes, *_flags), mode in zip(model.modes, self.modes, strict=True):
             attributes["training"] = mode
         for attributes, key, owner in model.lists:
             attributes[key] = owner

@@ -76,8 +76,9 @@ class Part:
     def request(self, buffers: Tensors, batch: Batch) -> Request:
         """Ask for the gradients of a batch; the forward may write to it and the buffers."""
         recipe = self.fixed.recipe
-        kept = {"device": self.device, "precision": recipe.precision}
-        forward = functools.partial(evaluate, recipe.loss, **kept)
+        forward = functools.partial(
+            evaluate, recipe.loss, device=self.device, precision=recipe.precision
+        )
         model, paths = self.fixed.model, self.fixed.trainable
         return Request(model, forward, paths, self.params, buffers, batch, self.scale)
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from functrain.core import first_step, learning_rate, nonfinite, step
 from functrain.core.batch import Batch, split
 from functrain.core.initial_state import initial_state
-from functrain.core.metrics import reported, unmeasured
+from functrain.core.metrics import Metrics, reported, unmeasured
 from functrain.core.pretrained import Patterns, Rename
 from functrain.core.recipe import Fixed
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, made_by, without_samples
-from functrain.core.state_reader import Metrics, StateReader
+from functrain.core.state_reader import StateReader
 from functrain.core.step import device_state
 from functrain.errors.nearest import unknown_attribute
 

@@ -13,7 +13,8 @@ import attrs
 import torch
 
 from functrain.core.loss import LossFunction, Outcome
-from functrain.core.program import Metrics, Program
+from functrain.core.metrics import Metrics
+from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode
 from functrain.core.state import Counters, TrainState

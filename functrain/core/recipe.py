@@ -148,11 +148,11 @@ class Evaluations:
 
 
 def _evaluations(fixed: Fixed) -> Evaluations:
-    return Evaluations(Draws(fixed.recipe.random))
+    return Evaluations(Draws(set(fixed.recipe.random)))
 
 
 _EVALUATIONS: Any = attrs.Factory(_evaluations, takes_self=True)
-_DRAWS: Any = attrs.Factory(lambda fixed: Draws(fixed.recipe.random), takes_self=True)
+_DRAWS: Any = attrs.Factory(lambda fixed: Draws(set(fixed.recipe.random)), takes_self=True)
 
 
 @attrs.frozen(eq=False, repr=False)

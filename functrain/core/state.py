@@ -299,7 +299,7 @@ def without_samples(state: Any, given: Split) -> Any:
     return attrs.evolve(state, counters=counters)
 
 
-def is_consumed(state: TrainState) -> bool:
+def is_consumed(state: Any) -> bool:
     """Return whether a donated step has taken a state."""
     try:
         if isinstance(state, TrainState):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-from torch import Tensor, nn
+from torch import nn
 
 from functrain.core import evaluation, first_step, nonfinite, step
 from functrain.core.accumulation import step_gradients
@@ -15,14 +15,11 @@ from functrain.core.batch import Batch
 from functrain.core.global_generators import Draws
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, Outcome, refuse_weight
-from functrain.core.metrics import computed
+from functrain.core.metrics import Metrics, computed
 from functrain.core.recipe import Evaluations, Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
 from functrain.tree import NamedDict
-
-Metrics = dict[str, Tensor]
-Self = TypeVar("Self", bound="StateReader")
 
 
 class StateReader:
@@ -157,14 +154,14 @@ class StateReader:
             first_step.refuse_other_model(self.fixed, state)
         return self.gathered(state)
 
-    def evaluated_by(self: Self, function: LossFunction) -> Self:
+    def evaluated_by(self: Any, function: LossFunction) -> Any:
         """Return the program with another function for ``eval_step``.
 
         Args:
             function: ``(model, batch)``, as the loss.
         """
         recipe = attrs.evolve(self.recipe, evaluate=function)
-        unseen = Evaluations(Draws(recipe.random))
+        unseen = Evaluations(Draws(set(recipe.random)))
         fixed = attrs.evolve(self.fixed, recipe=recipe, evaluations=unseen)
         return attrs.evolve(self, fixed=fixed)
 
@@ -179,10 +176,9 @@ class StateReader:
             UnsupportedError: it is no state.
             ParameterMismatchError: names or shapes do not fit; they are listed.
         """
-        first_step.require_state(state, batch)
         from functrain.diagnosis.fitting_state import check_state
 
-        check_state(self.fixed, state)
+        check_state(self.fixed, first_step.require_state(state, batch))
 
     def repeated(
         self, tensors: step.DeviceState, parts: Any, stream: int, locate: bool = False

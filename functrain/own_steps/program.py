@@ -16,8 +16,8 @@ from functrain.core.batch import Batch, copied, split
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.global_generators import Draws
 from functrain.core.loss import Outcome
-from functrain.core.metrics import computed
-from functrain.core.program import Metrics, Program
+from functrain.core.metrics import Metrics, computed
+from functrain.core.program import Program
 from functrain.core.recipe import Nonfinite
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.schedule import Mode

@@ -137,4 +137,5 @@ def _peeked(state: Any) -> Any:
         return fields_of(state)
     if not isinstance(state, JointState | CustomState):
         return state
-    return {f.name: _peeked(getattr(state, f.name)) for f in attrs.fields(type(state))}
+    cls: Any = type(state)
+    return {field.name: _peeked(getattr(state, field.name)) for field in attrs.fields(cls)}

@@ -84,7 +84,7 @@ def one_by_one(
 
     def of_one(index: int) -> Outcome:
         own = rows(batch, index) if batches == "own" else batch
-        program = programs[index].evaluated_by(function)
+        program: Program = programs[index].evaluated_by(function)
         return program.outcome(states.member(state, index), own, weights)
 
     members = range(len(programs))

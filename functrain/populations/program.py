@@ -18,8 +18,8 @@ from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.first_step import refuse_compile, require_state
 from functrain.core.loss import Outcome
-from functrain.core.metrics import reported, unmeasured
-from functrain.core.program import Metrics, Program
+from functrain.core.metrics import Metrics, reported, unmeasured
+from functrain.core.program import Program
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, made_by, without_samples
 from functrain.core.step import DeviceState, Outputs, device_state

@@ -11,7 +11,7 @@ import attrs
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import Sharing
-from functrain.core.program import Metrics
+from functrain.core.metrics import Metrics
 from functrain.core.protocol import AnyProgram, AnyState, State, require_program, with_counters
 from functrain.core.state import Counters
 from functrain.data import Source, as_source

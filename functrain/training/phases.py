@@ -11,8 +11,9 @@ import attrs
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.first_step import require_state
+from functrain.core.metrics import Metrics
 from functrain.core.optimizer import means
-from functrain.core.program import Metrics, Program
+from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, require_plain
 from functrain.core.recipe import Fixed, Trainable
 from functrain.core.state import Counters, TrainState

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.first_step import require_state
-from functrain.core.program import Metrics, Program
+from functrain.core.metrics import Metrics
+from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import Counters
 from functrain.errors import ConfigurationError

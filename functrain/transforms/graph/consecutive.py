@@ -13,8 +13,8 @@ from torch import Tensor
 
 from functrain.core import learning_rate, nonfinite
 from functrain.core.batch import Batch, split
-from functrain.core.metrics import reported
-from functrain.core.program import Metrics, Program
+from functrain.core.metrics import Metrics, reported
+from functrain.core.program import Program
 from functrain.core.rng import Rng, scoped, without_autocast
 from functrain.core.state import Counters, Donation, TrainState, fields_of, made_by
 from functrain.core.step import DeviceState, Outputs

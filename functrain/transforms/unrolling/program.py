@@ -16,9 +16,9 @@ from functrain.core.batch import Batch, copied
 from functrain.core.evaluation import evaluation_stream, weights_of
 from functrain.core.first_step import refuse_members, require_state
 from functrain.core.loss import evaluate
-from functrain.core.metrics import computed
+from functrain.core.metrics import Metrics, computed
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
-from functrain.core.program import Metrics, Program
+from functrain.core.program import Program
 from functrain.core.recipe import Fixed, Recipe
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
