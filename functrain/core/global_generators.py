@@ -1,7 +1,7 @@
 """The global generators of ``random`` and ``numpy.random``, by their public functions.
 
 To save, seed and restore them takes 20 and 200 us, and torch's 3 us. So a program lends them to its
-steps only if its first steps drew from them, or if it was told to; see :class:`Draws`.
+steps only if its first steps drew from them, or if its user says so; see :class:`Draws`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Draws:
     """The generators of Python and NumPy that the steps of a program draw from.
 
     Attributes:
-        names: of those that were seen to move, or that the program was told of.
+        names: of those that were seen to move, or that the user named.
         scopes: how many there were.
     """
 

@@ -95,7 +95,7 @@ def by_autograd(given: Request) -> Gradients:
     with model.bound(bound, given.buffers, training=True) as module:
         outcome = given.forward(module, given.batch)
         require_graph(outcome.value, given.trainable)
-        early = _taken(leaves, given.scale)
+        early = _take_early(leaves, given.scale)
         grads = differentiated(given.scaled(outcome.value), leaves, early)
         after = model.current_buffers(given.buffers)
         model.writes.adopt(params, bound, model.current_params())
@@ -139,7 +139,7 @@ def require_graph(loss: Tensor, trainable: list[str]) -> None:
         )
 
 
-def _taken(leaves: Tensors, scale: Tensor | None) -> Tensors:
+def _take_early(leaves: Tensors, scale: Tensor | None) -> Tensors:
     """Return the gradients that a ``backward()`` within the loss left, and take them away."""
     found = {path: leaf.grad for path, leaf in leaves.items() if leaf.grad is not None}
     for path in found:

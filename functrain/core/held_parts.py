@@ -1,4 +1,4 @@
-"""What the functions and weak references of a module hold on to, unseen by whoever copies it."""
+"""Objects that functions and weak references of a module hold on to, unseen by a copy."""
 
 from __future__ import annotations
 

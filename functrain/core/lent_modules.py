@@ -101,7 +101,7 @@ def copy_module(module: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
 
 
 def _own_objects(module: nn.Module) -> dict[int, Any]:
-    """Return all that a module holds in its attributes, but for its hooks, by id."""
+    """Return all that a module holds in its attributes, except its hooks, by id."""
     found: dict[int, Any] = {id(one): one for one in module.modules()}
     for one in module.modules():
         for name, value in vars(one).items():

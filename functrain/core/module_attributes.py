@@ -3,8 +3,8 @@
 A tensor that is computed once and kept (``functools.cached_property``, ``functools.lru_cache``,
 ``if self.table is None``) is of the state that it was computed from, and the module is bound to
 another state in the next step. So attributes that were ``None`` or absent, empty buffers and new
-entries of dicts are put back after each forward, and numbers beside them with them. What else a
-module changes (numbers that it counts, lists that grow, tensors that it replaces) stays in the
+entries of dicts are put back after each forward, and numbers beside them with them. Others that
+change (numbers that it counts, lists that grow, tensors that it replaces) stay in the
 module. Neither is in a state, so a forward that reads what another one left gets a warning.
 """
 

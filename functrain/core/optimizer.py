@@ -29,6 +29,7 @@ def means(pattern: Any, path: str, params: Params) -> bool:
     """Return whether a pattern means a parameter; see ``matches``.
 
     Example:
+        >>> import torch
         >>> tied = NamedParams({"embed.weight": torch.ones(2)}, {"embed.weight": ["head.weight"]})
         >>> means("head.*", "embed.weight", tied), means("head.*", "embed.weight", dict(tied))
         (True, False)

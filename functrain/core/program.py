@@ -21,7 +21,7 @@ from functrain.core.metrics import Metrics, reported, unmeasured
 from functrain.core.pretrained import Patterns, Rename
 from functrain.core.recipe import Fixed
 from functrain.core.schedule import Mode
-from functrain.core.state import Donation, TrainState, made_by, without_samples
+from functrain.core.state import Donation, TrainState, made_by, with_fields, without_samples
 from functrain.core.state_reader import StateReader
 from functrain.core.step import device_state
 from functrain.errors.nearest import unknown_attribute
@@ -44,7 +44,8 @@ class Program(StateReader):
         in_phases: whether the device step changes in the course of a run.
 
     Example:
-        >>> import functrain as ft
+        >>> import functrain as ft, torch
+        >>> from torch import nn
         >>> loss = lambda model, batch: (model(batch) ** 2).mean()
         >>> init, train_step, eval_step = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
         >>> state = init(seed=0)
@@ -245,9 +246,9 @@ class Program(StateReader):
                 of your own, has no ``mode``.
         """
         scheduler = learning_rate.observe(self.schedules, state.scheduler, metric, mode)
-        return attrs.evolve(state, scheduler=scheduler)
+        return with_fields(state, scheduler=scheduler)
 
     def with_horizon(self, state: TrainState, steps: int) -> TrainState:
         """Fill in the run's length where a schedule left it open; what is set already stays."""
         scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
-        return attrs.evolve(state, scheduler=scheduler)
+        return with_fields(state, scheduler=scheduler)

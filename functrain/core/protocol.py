@@ -136,11 +136,6 @@ class AnyProgram(Protocol):
 State = TypeVar("State", bound=AnyState)
 
 
-def with_counters(state: State, counters: Counters) -> State:
-    """Return a state with other counters."""
-    return cast(State, attrs.evolve(cast(Any, state), counters=counters))
-
-
 def donating(program: AnyProgram, donates: bool) -> AnyProgram:
     """Return a program whose step consumes the state it is given, or none does."""
     return cast(AnyProgram, attrs.evolve(cast(Any, program), donates=donates))

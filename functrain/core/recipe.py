@@ -136,7 +136,7 @@ class Recipe:
 
 @attrs.frozen(eq=False)
 class Evaluations:
-    """What the first evaluations of a program were seen to do.
+    """The behaviour that the first evaluations of a program showed.
 
     Attributes:
         draws: the generators of Python and NumPy that they draw from.

@@ -85,6 +85,10 @@ class Loan:
         self.maker, self.is_open = maker, False
         self.handed: list[weakref.ref[TrainState]] = []
 
+    def hand_out(self, state: TrainState) -> None:
+        """Note that somebody may have a state, and so the tensors, for as long as it is held."""
+        self.handed = [weakref.ref(state), *(one for one in self.handed if one() is not None)]
+
     def is_repaid(self) -> bool:
         """Return whether nobody has the tensors."""
         return not self.is_open and not any(one() is not None for one in self.handed)
@@ -163,7 +167,7 @@ _SLOTS: dict[str, Any] = {name: vars(TrainState)[name] for name in _FIELDS}
 
 
 class _Lending:
-    """A field of a state; whoever reads it may keep the tensors in it."""
+    """A field of a state; a reader may keep the tensors in it."""
 
     def __init__(self, slot: Any) -> None:
         self.slot = slot
@@ -191,6 +195,10 @@ def fields_of(state: TrainState) -> dict[str, Any]:
     return {name: slot.__get__(state) for name, slot in _SLOTS.items()}
 
 
+# The parameters of a state, for code that keeps none of them.
+params_of: Callable[[TrainState], Tensors] = _SLOTS["params"].__get__
+
+
 def made_by(maker: object, state: TrainState) -> TrainState:
     """Return a new state whose tensors its maker alone has; ``None`` made none of them."""
     if maker is not None:
@@ -206,7 +214,7 @@ def handed_out(state: State) -> State:
     if not isinstance(state, TrainState) or state._loan is None:
         return state
     twin = _with_loan(fields_of(state), state._loan)
-    state._loan.handed = [weakref.ref(twin), *(one for one in state._loan.handed if one())]
+    state._loan.hand_out(twin)
     return twin  # type: ignore[return-value]
 
 
@@ -217,9 +225,13 @@ def lend(state: State) -> State:
     return state
 
 
-def recounted(state: TrainState, counters: Counters) -> TrainState:
-    """Return a state with other counters, in place of one that nobody has seen."""
-    return _with_loan({**fields_of(state), "counters": counters}, state._loan)
+def with_fields(state: State, **changes: Any) -> State:
+    """Return a state with other fields; while the given one is held, no step writes to either."""
+    if not isinstance(state, TrainState):
+        return attrs.evolve(state, **changes)  # type: ignore[misc]
+    if state._loan is not None:
+        state._loan.hand_out(state)
+    return _with_loan({**fields_of(state), **changes}, state._loan)  # type: ignore[return-value]
 
 
 def _with_loan(fields: dict[str, Any], loan: Loan | None) -> TrainState:
@@ -296,7 +308,7 @@ def without_samples(state: Any, given: Split) -> Any:
         "state.counters.empty",
         EmptyBatchWarning,
     )
-    return attrs.evolve(state, counters=counters)
+    return with_fields(state, counters=counters)
 
 
 def is_consumed(state: Any) -> bool:

@@ -93,7 +93,7 @@ class StateReader:
             ImpurityError: the block wrote to the weights, which are those of the state; names them.
 
         Example:
-            >>> import functrain as ft
+            >>> import functrain as ft, torch
             >>> loss = lambda model, batch: model(batch).square().mean()
             >>> program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
             >>> with program.evaluating(program.init()) as model:
@@ -133,7 +133,7 @@ class StateReader:
                 ``gradients``; names them. ``copy.deepcopy(module)`` may be written to.
 
         Example:
-            >>> import functrain as ft
+            >>> import functrain as ft, torch
             >>> def loss(model, batch):
             ...     x, teacher = batch
             ...     return (model(x) - teacher(x)).square().mean()

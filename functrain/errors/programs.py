@@ -126,7 +126,7 @@ class EmptyBatchWarning(FunctrainWarning):
 
 
 class ModuleStateWarning(FunctrainWarning):
-    """A forward left values in attributes of the module, where the next one will not find them."""
+    """A forward reads what the one before it left in attributes, which are in no state."""
 
 
 class UntrainedParameterWarning(FunctrainWarning):

@@ -14,7 +14,7 @@ from functrain.core.first_step import refuse_members
 from functrain.core.inspection import gradients
 from functrain.core.optimizer import means
 from functrain.core.program import Program
-from functrain.core.state import Tensors
+from functrain.core.state import Tensors, params_of
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
@@ -136,9 +136,10 @@ class UpdateMonitor(_GroupMonitor):
         if self._before is None:
             return None
         before, self._before = self._before, None
+        after = params_of(event.state)
         with torch.no_grad():
             moved = {
-                path: whole(event.state.params[path]) - whole(before[path])
+                path: whole(after[path]) - whole(before[path])
                 for paths in self._paths.values()
                 for path in paths
             }

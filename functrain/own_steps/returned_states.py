@@ -132,7 +132,7 @@ def _paths(state: Any) -> set[tree.Path]:
 
 
 def _peeked(state: Any) -> Any:
-    """Return the fields of a state, of which nothing is kept."""
+    """Return the fields of a state, without keeping any."""
     if isinstance(state, TrainState):
         return fields_of(state)
     if not isinstance(state, JointState | CustomState):

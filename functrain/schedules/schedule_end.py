@@ -12,7 +12,7 @@ from functrain.core.curve import Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
-from functrain.core.state import TrainState
+from functrain.core.state import TrainState, with_fields
 from functrain.errors import (
     ConfigurationError,
     FunctrainError,
@@ -68,7 +68,7 @@ def scheduled(
         known = end if alone or schedule_end is not None else None
         scheduler = continued(program.schedules, state.scheduler, at, known, schedule_end)
         learning_rate.warn_of_overruled(program.schedules, scheduler)
-        return attrs.evolve(state, scheduler=scheduler)
+        return with_fields(state, scheduler=scheduler)
 
     _CHOICE.check("schedule_end", schedule_end)
     scheduled_state: State = program.map_states(one, state)
@@ -106,7 +106,7 @@ def with_resumed_schedule(
         more = {name: state.scheduler[name] for name in program.not_schedules}
         saved = {name: own for name, own in state.scheduler.items() if name not in more}
         scheduler = {**resuming.resumed(program.schedules, saved), **more}
-        return attrs.evolve(state, scheduler=scheduler)
+        return with_fields(state, scheduler=scheduler)
 
     resumed: State = program.map_states(one, state)
     return scheduled(program, resumed, steps, schedule_end)

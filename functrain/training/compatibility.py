@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.batch_sizes import count
-from functrain.core.protocol import AnyState, State, with_counters
+from functrain.core.protocol import AnyState, State
 from functrain.core.rng import checked_seed
-from functrain.core.state import Counters
+from functrain.core.state import Counters, with_fields
 from functrain.data.iterables import IterableSource
 from functrain.data.parts import CutSource
 from functrain.data.prefetched import Prefetched
@@ -115,7 +115,7 @@ def count_epochs(state: State, source: Source) -> State:
     counted = attrs.evolve(given, epoch=given.epoch + whole, batch=batch)
     if given.batch > length:  # exactly one epoch is the same place by either count
         _check_samples(given, counted, source, length)
-    return with_counters(state, counted)
+    return with_fields(state, counters=counted)
 
 
 def warn_of_replay(state: AnyState, source: Source) -> None:

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.state import TrainState, fields_of
+from functrain.core.state import TrainState, params_of
 from functrain.errors import ListenerError
 from functrain.training.events import BatchEnd, Event, Listener, Stop
 from functrain.transforms.graph.inputs import flatten
@@ -192,8 +192,7 @@ def _writes_to(state: Any) -> tuple[list[Tensor], int]:
 
     Of a program of a module these are the parameters alone, because this is done at each step.
     """
-    is_plain = type(state) is TrainState
-    tensors = list(fields_of(state)["params"].values()) if is_plain else flatten(state)
+    tensors = [*params_of(state).values()] if type(state) is TrainState else flatten(state)
     try:
         return tensors, sum(map(_VERSION, tensors))
     except RuntimeError:  # a tensor that was made in inference mode counts no writes

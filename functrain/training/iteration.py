@@ -12,8 +12,8 @@ import attrs
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import Sharing
 from functrain.core.metrics import Metrics
-from functrain.core.protocol import AnyProgram, AnyState, State, require_program, with_counters
-from functrain.core.state import Counters
+from functrain.core.protocol import AnyProgram, AnyState, State, require_program
+from functrain.core.state import Counters, with_fields
 from functrain.data import Source, as_source
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
@@ -105,7 +105,7 @@ def iterate(
             if state.counters.epoch == epoch:
                 # The data ended before its own length said so, or had no more of this epoch.
                 progress.end()
-                state = with_counters(state, state.counters.next_epoch())
+                state = with_fields(state, counters=state.counters.next_epoch())
                 first += state.counters.step == step
 
 
@@ -115,7 +115,7 @@ def advance(
     """Make one step, and begin the next epoch after the last one of an epoch."""
     state, metrics = program.train_step(state, batch)
     if ends_epoch:
-        state = with_counters(state, state.counters.next_epoch())
+        state = with_fields(state, counters=state.counters.next_epoch())
     return state, metrics
 
 

@@ -12,9 +12,8 @@ import attrs
 
 from functrain import metrics
 from functrain.core.batch import Batch, require_sizes
-from functrain.core.protocol import with_counters
 from functrain.core.schedule import Mode
-from functrain.core.state import is_averaged, lend
+from functrain.core.state import is_averaged, lend, with_fields
 from functrain.errors import NonFiniteError, NonFiniteWarning
 from functrain.errors.base import warn
 from functrain.training import events, saving
@@ -62,7 +61,7 @@ def _epochs(session: Session) -> Ending:
             # The data ended before its own length said so, or had no more of this epoch.
             progress.end()
             counters = session.train.counters.next_epoch()
-            session.train = with_counters(session.train, counters)
+            session.train = with_fields(session.train, counters=counters)
             session.update_position(session.source.length)
             if session.limit is not None:
                 return session.limit

@@ -20,8 +20,8 @@ from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
 from functrain.core.metrics import Metrics
 from functrain.core.program import Program
-from functrain.core.protocol import AnyProgram, with_counters
-from functrain.core.state import Counters, TrainState, handed_out, is_lent, recounted
+from functrain.core.protocol import AnyProgram
+from functrain.core.state import Counters, TrainState, handed_out, is_lent, with_fields
 from functrain.data import Source
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
@@ -155,10 +155,7 @@ class Session:
         else:
             self._train, metrics = self._next_program().train_step(self.train, batch)
         if ends_epoch:
-            counters = self.counters.next_epoch()
-            one = self.train
-            recount = recounted if isinstance(one, TrainState) else with_counters
-            self.train = recount(one, counters)
+            self.train = with_fields(self.train, counters=self.counters.next_epoch())
         return metrics
 
     def _next_program(self) -> AnyProgram:

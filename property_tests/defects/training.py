@@ -43,8 +43,8 @@ PURITY = (
     defect(
         "every step draws what the first draws",
         "core/program.py",
-        '        stream = state.rng.stream("step", number)\n',
-        '        stream = state.rng.stream("step", 0)\n',
+        'rng.stream("step", number), Donation',
+        'rng.stream("step", 0), Donation',
         "run: every_step_draws_different_numbers",
     ),
 )
@@ -60,8 +60,8 @@ STEP = (
     defect(
         "micro-batches weigh alike",
         "core/part_sums.py",
-        "        found.weights.append(outcome.weight_of(batch))\n",
-        "        found.weights.append(torch.ones(()))\n",
+        "        weight = outcome.weight_of(batch)\n",
+        "        weight = torch.ones(())\n",
         "accumulation: micro_batches_are_one_batch_of_plain_pytorch",
     ),
     defect(

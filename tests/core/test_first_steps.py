@@ -1,4 +1,4 @@
-"""What the first steps and evaluations of a program show decides what later ones copy."""
+"""First steps and evaluations of a program show what later ones have to copy."""
 
 from __future__ import annotations
 

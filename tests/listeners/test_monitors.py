@@ -13,6 +13,7 @@ from torch import nn
 import functrain as ft
 from functrain import tree
 from functrain.core.inspection import gradients
+from functrain.core.state import params_of
 from functrain.errors import ConfigurationError, EmptyBatchWarning
 from functrain.listeners import (
     CSV,
@@ -104,7 +105,7 @@ def test_only_a_monitored_step_is_not_made_in_place() -> None:
 
     class Look:
         def on_batch_end(self, event: Any) -> None:
-            places.append(event.state.params["0.weight"].data_ptr())
+            places.append(params_of(event.state)["0.weight"].data_ptr())
 
     fit([UpdateMonitor(program(), "4 steps"), Look()], until="7 steps")
     moved = [step for step in range(1, 7) if places[step] != places[step - 1]]

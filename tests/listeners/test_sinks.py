@@ -16,6 +16,7 @@ import pytest
 from small_runs import CutAt, FailAt, fit
 
 import functrain as ft
+from functrain.core.state import params_of
 from functrain.errors import ListenerError, LogError, SinkWarning
 from functrain.listeners import CSV, JSONL, Sink
 from functrain.metrics.log_file import Row, decode
@@ -137,7 +138,7 @@ def test_a_sink_holds_no_state_so_fit_can_update_in_place() -> None:
 
     class Look:
         def on_batch_end(self, event: Any) -> None:
-            places.add(event.state.params["0.weight"].data_ptr())
+            places.add(params_of(event.state)["0.weight"].data_ptr())
 
     fit([Sink(Memory(), "memory"), Look()], until="8 steps", eval_every="1 epoch")
     assert len(places) == 1

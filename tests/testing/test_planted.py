@@ -56,6 +56,7 @@ def _nothing_left() -> Iterator[None]:
 @pytest.mark.row(52)
 @pytest.mark.row(58)
 @pytest.mark.parametrize(("check", "says"), TABLE, ids=[says[:60] for _, says in TABLE])
+@pytest.mark.filterwarnings("ignore::functrain.errors.ModuleStateWarning")
 def test_a_planted_fault_is_found_and_named(check: Callable[[], object], says: str) -> None:
     with pytest.raises(AssertionError, match=says):
         check()

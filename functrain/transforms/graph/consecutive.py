@@ -53,7 +53,7 @@ class Consecutive:
         The donated program's last step made the state, which is not to be used any more.
         """
         compiled = program.device_step
-        if not isinstance(compiled, Compiled) or not Donation(state).lends_to(compiled):
+        if not isinstance(compiled, Compiled) or not Donation(state).lends_to(compiled.maker):
             return None
         if program.recipe.detect_anomaly:  # a step may have to be repeated from its state
             return None

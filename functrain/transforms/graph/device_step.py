@@ -108,7 +108,7 @@ class Compiled(GraphStep):
         device = state["skipped"].device
         with without_autocast() if draws is None else scoped(draws, device, draws=self.fixed.draws):
             scalars, outputs = graph.run(leaves, before_write, seed)
-        outputs["maker"] = self
+        outputs["maker"] = self.maker
         return {**large, **scalars}, outputs
 
     def warm(self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool) -> None:

@@ -69,6 +69,7 @@ class GraphStep:
             ``MissingEntriesError`` for a state without counts of parameters that the step skips.
         forms: numbers of the forms of states.
         known: the leaves of the last state returned, with its form.
+        maker: stands for this step in the states that it makes.
     """
 
     fixed: Fixed
@@ -77,6 +78,7 @@ class GraphStep:
     graphs: dict[Any, Any] = attrs.field(factory=dict, init=False)
     forms: dict[Form, int] = attrs.field(factory=dict, init=False)
     known: StateCache = attrs.field(factory=StateCache, init=False)
+    maker: object = attrs.field(factory=object, init=False)
 
     def copied(self, state: DeviceState) -> DeviceState:
         """Return a state with copies of the tensors that a graph writes to."""
@@ -100,7 +102,7 @@ class GraphStep:
         seen = self.known.holds(leaves, large["params"])
         if not seen:
             require_dense(large)
-        is_lent = donation is None or not donation.lends_to(self)
+        is_lent = donation is None or not donation.lends_to(self.maker)
         if is_lent or not (seen or writable(leaves)):
             large, donation = self.copied(large), None
             leaves = flatten(large)

@@ -223,7 +223,7 @@ MISTAKES = {
     errors.ModuleStateWarning: [
         (
             lambda: fit(program=program(model=Recurrent(4, 4))),
-            "left values in the attributes ['hidden'] … register a buffer",
+            "in the attributes ['hidden'] … register a buffer",
         ),
     ],
     errors.UntrainedParameterWarning: [
