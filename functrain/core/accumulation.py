@@ -14,7 +14,7 @@ from functrain.core.first_step import warn_of_memory
 from functrain.core.gradients import GradientFunction
 from functrain.core.loss import Outcome
 from functrain.core.part_sums import Part, divide, mean_outcome, part_sums
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
@@ -42,7 +42,7 @@ def scale_of(state: dict[str, Any]) -> Tensor | None:
 
 def step_gradients(
     gradient_function: GradientFunction,
-    fixed: Fixed,
+    fixed: StaticParts,
     state: dict[str, Any],
     batches: list[Batch],
     seed: int | None = None,
@@ -87,7 +87,7 @@ def _of_micro_batches(
     return grads, {**found.buffers[-1], **statistics}, outcome, norm
 
 
-def require_gradients(fixed: Fixed, grads: Collection[str]) -> None:
+def require_gradients(fixed: StaticParts, grads: Collection[str]) -> None:
     """Refuse a loss that does not depend on any trainable parameter."""
     if not grads:
         raise LossError(

@@ -15,7 +15,7 @@ from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer, Params, means
 from functrain.core.precision import PrecisionName
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Nonfinite, Recipe, Trainable, refuse_gradients
+from functrain.core.recipe import Nonfinite, Recipe, StaticParts, Trainable, refuse_gradients
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
@@ -107,7 +107,7 @@ def program(
     )
     refuse_gradients(recipe)
     recipe = attrs.evolve(recipe, optimizer=optimizer.bind(taken.named_params))
-    fixed = Fixed(recipe, taken, _trainable(taken, recipe))
+    fixed = StaticParts(recipe, taken, _trainable(taken, recipe))
     _refuse_complex(fixed)
     return Program(fixed, learning_rate.schedules(recipe.optimizer), step.eager(fixed))
 
@@ -150,7 +150,7 @@ def _trainable(taken: FunctionalModule, recipe: Recipe) -> list[str]:
     return trained
 
 
-def _refuse_complex(fixed: Fixed) -> None:
+def _refuse_complex(fixed: StaticParts) -> None:
     """Refuse to clip by value what has no order; torch fails in ``clip_grad_value_``, too."""
     of = [path for path in fixed.trainable if fixed.model.params[path].is_complex()]
     if of and fixed.recipe.clip_value is not None:

@@ -17,13 +17,13 @@ from functrain.core.batch import Batch, MicroBatches, copied
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Outcome, evaluate
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState, fields_of, lend
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
-def outcome(fixed: Fixed, state: TrainState, batch: Batch, weights: str) -> Outcome:
+def outcome(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -> Outcome:
     """Return loss and metrics; see :meth:`functrain.Program.eval_step`."""
     if isinstance(batch, MicroBatches):
         raise UnsupportedError(
@@ -44,7 +44,7 @@ def outcome(fixed: Fixed, state: TrainState, batch: Batch, weights: str) -> Outc
 
 
 def _outcome(
-    fixed: Fixed, state: TrainState, batch: Batch, weights: str, gradients: bool
+    fixed: StaticParts, state: TrainState, batch: Batch, weights: str, gradients: bool
 ) -> Outcome:
     device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
     seen, stream = fixed.evaluations, evaluation_stream(state)
@@ -73,7 +73,7 @@ def _outcome(
     return found
 
 
-def _leaves(fixed: Fixed, params: Tensors, gradients: bool) -> Tensors:
+def _leaves(fixed: StaticParts, params: Tensors, gradients: bool) -> Tensors:
     if not gradients:
         return params
     trained = set(fixed.trainable)
@@ -82,7 +82,7 @@ def _leaves(fixed: Fixed, params: Tensors, gradients: bool) -> Tensors:
 
 @contextmanager
 def evaluating(
-    fixed: Fixed, state: TrainState, weights: str, gradients: bool
+    fixed: StaticParts, state: TrainState, weights: str, gradients: bool
 ) -> Iterator[nn.Module]:
     """Lend a module of its own, which the block may keep; see ``Program.evaluating``."""
     model = fixed.model
@@ -99,7 +99,7 @@ def evaluating(
 
 @contextmanager
 def module(
-    fixed: Fixed, state: TrainState, weights: str, gradients: bool, training: bool
+    fixed: StaticParts, state: TrainState, weights: str, gradients: bool, training: bool
 ) -> Iterator[nn.Module]:
     """Lend a module for a loss of another program; see :meth:`functrain.Program.module`."""
     differentiated, state = fixed.trainable if gradients else (), lend(state)
@@ -112,7 +112,7 @@ def module(
 
 
 @contextmanager
-def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]:
+def _lending(fixed: StaticParts, state: TrainState, weights: str) -> Iterator[Tensors]:
     """Lend the weights of a state to a block."""
     lent = weights_of(fixed, state, weights)
     versions = Versions(lent, f"state.{weights}")
@@ -128,7 +128,7 @@ def _lending(fixed: Fixed, state: TrainState, weights: str) -> Iterator[Tensors]
     )
 
 
-def weights_of(fixed: Fixed, state: TrainState, weights: str) -> Tensors:
+def weights_of(fixed: StaticParts, state: TrainState, weights: str) -> Tensors:
     """Return the parameters that an evaluation uses."""
     fields = fields_of(state)
     params, ema = fields["params"], fields["ema"]

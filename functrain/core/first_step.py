@@ -34,7 +34,7 @@ from functrain.core import learning_rate
 from functrain.core.batch import Batch, copied
 from functrain.core.loss import evaluate
 from functrain.core.precision import autocast, is_lending
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Tensors, TrainState, fields_of
 from functrain.errors import FunctrainWarning, UnsupportedError
@@ -89,7 +89,7 @@ def refuse_members(state: TrainState) -> None:
         )
 
 
-def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
+def refuse_other_model(fixed: StaticParts, state: TrainState) -> None:
     """Refuse parameters of other names or shapes, with which many layers would compute, too."""
     expected, given = fixed.model.params, fields_of(state)["params"]
     found = _shapes(given) if isinstance(given, Mapping) else None
@@ -99,7 +99,7 @@ def refuse_other_model(fixed: Fixed, state: TrainState) -> None:
         check_params(fixed, state)
 
 
-def warn_of_autocast(fixed: Fixed) -> None:
+def warn_of_autocast(fixed: StaticParts) -> None:
     """Warn of an autocast around the steps of a program in float32, which has no effect on them."""
     if is_lending.get():  # then it may be that of another program, which is no mistake
         return
@@ -161,7 +161,7 @@ def refuse_vmap() -> None:
 
 
 def warn_of_memory(
-    fixed: Fixed, params: Tensors, buffers: Tensors, batch: Batch, device: torch.device
+    fixed: StaticParts, params: Tensors, buffers: Tensors, batch: Batch, device: torch.device
 ) -> None:
     """Warn of a forward that computes otherwise with what the one before it left in attributes.
 

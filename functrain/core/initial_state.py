@@ -10,14 +10,14 @@ from torch import Tensor
 
 from functrain.core import learning_rate, precision
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters, TrainState
 from functrain.errors import ConfigurationError
 
 
 def initial_state(
-    fixed: Fixed,
+    fixed: StaticParts,
     schedules: learning_rate.Schedules,
     seed: int,
     params: Mapping[str, Tensor] | str | os.PathLike[str] | None,

@@ -22,7 +22,7 @@ from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import merged
 from functrain.core.precision import widened
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
 from functrain.errors import LossError
@@ -51,7 +51,7 @@ class Part:
         seed: of the step; ``None`` uses torch's generators as they are.
     """
 
-    fixed: Fixed
+    fixed: StaticParts
     gradient: GradientFunction
     params: Tensors
     device: torch.device
@@ -62,7 +62,7 @@ class Part:
     def of(
         cls,
         gradient: GradientFunction,
-        fixed: Fixed,
+        fixed: StaticParts,
         params: Tensors,
         scale: Tensor | None,
         seed: int | None = None,

@@ -19,7 +19,7 @@ from functrain.core.batch import Batch, split
 from functrain.core.initial_state import initial_state
 from functrain.core.metrics import Metrics, reported, unmeasured
 from functrain.core.pretrained import Patterns, Rename
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, made_by, with_fields, without_samples
 from functrain.core.state_reader import StateReader
@@ -54,7 +54,7 @@ class Program(StateReader):
         (0, 1, ['grad_norm', 'loss', 'lr'])
     """
 
-    fixed: Fixed
+    fixed: StaticParts
     schedules: learning_rate.Schedules
     device_step: step.DeviceStep
     donates: bool = False

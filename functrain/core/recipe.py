@@ -147,7 +147,7 @@ class Evaluations:
     writes: InPlaceWrites = attrs.field(factory=InPlaceWrites)
 
 
-def _evaluations(fixed: Fixed) -> Evaluations:
+def _evaluations(fixed: StaticParts) -> Evaluations:
     return Evaluations(Draws(set(fixed.recipe.random)))
 
 
@@ -156,7 +156,7 @@ _DRAWS: Any = attrs.Factory(lambda fixed: Draws(set(fixed.recipe.random)), takes
 
 
 @attrs.frozen(eq=False, repr=False)
-class Fixed:
+class StaticParts:
     """The constants of a device step, in addition to its arguments.
 
     Attributes:

@@ -16,7 +16,7 @@ from functrain.core.global_generators import Draws
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, Outcome, refuse_weight
 from functrain.core.metrics import Metrics, computed
-from functrain.core.recipe import Evaluations, Fixed, Recipe
+from functrain.core.recipe import Evaluations, Recipe, StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
 from functrain.tree import NamedDict
@@ -27,7 +27,7 @@ class StateReader:
 
     __slots__ = ()
 
-    fixed: Fixed
+    fixed: StaticParts
     sharded: step.PlacedStep | None
 
     @property

@@ -26,7 +26,7 @@ from functrain.core.ema import Average
 from functrain.core.gradients import GradientFunction, by_autograd
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
-from functrain.core.recipe import Fixed, Recipe
+from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import refuse_system_seed, scoped
 from functrain.core.state import Donation, Tensors, TrainState, fields_of
 from functrain.tree.nodes import copy
@@ -34,7 +34,7 @@ from functrain.tree.nodes import copy
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
 Outputs = dict[str, Any]
-StepGradientFunction = Callable[[Fixed, DeviceState, list[Batch], int | None], StepGradients]
+StepGradientFunction = Callable[[StaticParts, DeviceState, list[Batch], int | None], StepGradients]
 
 
 _PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
@@ -115,15 +115,15 @@ class Execution(NamedTuple):
     gradients: StepGradientFunction
     foreach: bool
     finite: Callable[[Recipe, Outputs], bool | Tensor]
-    writable: Callable[[Fixed, DeviceState, Donation | None, bool | Tensor], DeviceState]
-    maker: Callable[[Fixed], object]
+    writable: Callable[[StaticParts, DeviceState, Donation | None, bool | Tensor], DeviceState]
+    maker: Callable[[StaticParts], object]
     update: Callable[[Optimizer, Tensors, Any, Tensors, Any], tuple[Tensors, Any]]
     average: Callable[[Average, dict[str, Any], Tensors, Any], dict[str, Any]]
 
 
 def take_step(
     execution: Execution,
-    fixed: Fixed,
+    fixed: StaticParts,
     state: DeviceState,
     batches: list[Batch],
     lr: Any,
@@ -169,7 +169,7 @@ def take_step(
         return nonfinite.selected(finite, new, state, loss), outputs
 
 
-def eager(fixed: Fixed) -> DeviceStep:
+def eager(fixed: StaticParts) -> DeviceStep:
     """Return the device step of a program to which nothing has been applied."""
     return functools.partial(take_step, EAGER, fixed)
 
@@ -179,7 +179,7 @@ def is_eager(device_step: DeviceStep) -> bool:
     return isinstance(device_step, functools.partial) and device_step.args[0] is EAGER
 
 
-def functional(fixed: Fixed, gradient_function: GradientFunction) -> DeviceStep:
+def functional(fixed: StaticParts, gradient_function: GradientFunction) -> DeviceStep:
     """Return the device step that works under ``torch.func.vmap`` and can be captured as a graph.
 
     ``lr``, ``ema_due`` and hyperparameters may be tensors. Nothing is changed in place.
@@ -216,7 +216,7 @@ def _updated_in_place(
 
 
 def _donated_or_copied(
-    fixed: Fixed, state: DeviceState, donation: Donation | None, finite: bool | Tensor
+    fixed: StaticParts, state: DeviceState, donation: Donation | None, finite: bool | Tensor
 ) -> DeviceState:
     """Take the donation and return its tensors, or return copies."""
     is_lent = donation is None or not donation.lends_to(_maker(fixed))
@@ -226,7 +226,7 @@ def _donated_or_copied(
     return {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
 
 
-def _maker(fixed: Fixed) -> object:
+def _maker(fixed: StaticParts) -> object:
     """Return what tells the parameters that a step writes to from those of other steps."""
     return fixed.trainable
 

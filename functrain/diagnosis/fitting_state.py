@@ -12,7 +12,7 @@ from functrain.core import learning_rate
 from functrain.core.optimizer import TORCH_STATE
 from functrain.core.precision import initial_loss_scale
 from functrain.core.pretrained import mismatches
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors, TrainState, is_consumed
 from functrain.errors import ParameterMismatchError, ScheduleStateError, UnsupportedError
 
@@ -24,7 +24,7 @@ _REMEDY = (
 )
 
 
-def check_state(fixed: Fixed, state: TrainState) -> None:
+def check_state(fixed: StaticParts, state: TrainState) -> None:
     """Refuse a state whose tensors are not those of the program."""
     params = fixed.model.params
     problems = mismatches(state.params, params, params)
@@ -39,13 +39,13 @@ def check_state(fixed: Fixed, state: TrainState) -> None:
         raise _mismatch(problems)
 
 
-def check_params(fixed: Fixed, state: TrainState) -> None:
+def check_params(fixed: StaticParts, state: TrainState) -> None:
     """Refuse a state whose parameters are not those of the program's model."""
     if problems := _misfits(fixed, state):
         raise _mismatch(problems)
 
 
-def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
+def explain_mismatch(error: Exception, fixed: StaticParts, state: TrainState) -> None:
     """Raise an error of our own in place of another where the state is of another program.
 
     Raises:
@@ -61,7 +61,7 @@ def explain_mismatch(error: Exception, fixed: Fixed, state: TrainState) -> None:
         _explain_untrainable(error, state)
 
 
-def explain_schedule(error: KeyError, fixed: Fixed, state: TrainState) -> None:
+def explain_schedule(error: KeyError, fixed: StaticParts, state: TrainState) -> None:
     """Raise an error of our own in place of one of a schedule that misses a part of its state.
 
     Raises:
@@ -83,7 +83,7 @@ def explain_schedule(error: KeyError, fixed: Fixed, state: TrainState) -> None:
             ) from error
 
 
-def _misfits(fixed: Fixed, state: TrainState) -> list[str]:
+def _misfits(fixed: StaticParts, state: TrainState) -> list[str]:
     """List the parameters that are none of the program's model."""
     given: Any = state.params
     if not isinstance(given, Mapping):
@@ -122,7 +122,7 @@ def _mismatch(problems: list[str]) -> ParameterMismatchError:
     )
 
 
-def _problems(fixed: Fixed, state: TrainState) -> list[str]:
+def _problems(fixed: StaticParts, state: TrainState) -> list[str]:
     """List the optimizer entries that a state lacks, has too many of, or in another shape."""
     return [
         problem.format(repr(tree.path_string((part, *path))))
@@ -131,7 +131,7 @@ def _problems(fixed: Fixed, state: TrainState) -> list[str]:
     ]
 
 
-def _expected(fixed: Fixed, state: TrainState) -> dict[str, Any]:
+def _expected(fixed: StaticParts, state: TrainState) -> dict[str, Any]:
     """Return the parts of a state that depend on what is trained, on "meta" if possible."""
     trained = {path: state.params[path] for path in fixed.trainable}
     loss_scale = initial_loss_scale(fixed.recipe.precision, state.device)
@@ -142,7 +142,7 @@ def _expected(fixed: Fixed, state: TrainState) -> dict[str, Any]:
     return {"loss_scale": loss_scale, **parts}
 
 
-def _initial(fixed: Fixed, trained: Tensors) -> dict[str, Any]:
+def _initial(fixed: StaticParts, trained: Tensors) -> dict[str, Any]:
     ema, optimizer = fixed.recipe.ema, fixed.recipe.optimizer
     return {"optimizer": optimizer.init(trained), "ema": None if ema is None else ema.init(trained)}
 

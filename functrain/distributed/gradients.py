@@ -30,7 +30,7 @@ from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
 from functrain.core.loss import Outcome
 from functrain.core.part_sums import Part, PartSums, divide, divisor_of, mean_outcome, part_sums
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
 from functrain.distributed.group import World
@@ -47,7 +47,7 @@ Arrive = Callable[[Sequence[Tensors], str], None]
 class ShardedGradients:
     """Takes the gradients of a step on all ranks together."""
 
-    fixed: Fixed
+    fixed: StaticParts
     world: World
     placed: Placed
     rules: Mapping[str, BufferRule]

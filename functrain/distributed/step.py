@@ -14,7 +14,7 @@ from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
 from functrain.core.ema import Average
 from functrain.core.optimizer import Optimizer
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
 from functrain.distributed.exchange import Exchange
@@ -30,7 +30,7 @@ from functrain.tree.placed import require_all_ranks
 class ShardedStep:
     """A device step whose parts are computed by several ranks."""
 
-    fixed: Fixed
+    fixed: StaticParts
     gradients: ShardedGradients
     sharing: Sharing
 

@@ -15,7 +15,7 @@ from functrain.core.evaluation import weights_of
 from functrain.core.loss import Outcome, evaluate
 from functrain.core.metrics import computed
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Recipe
+from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
@@ -28,7 +28,7 @@ from functrain.transforms.hyperparameters import replaced
 
 
 def evaluated(
-    fixed: Fixed,
+    fixed: StaticParts,
     batches: Batches,
     state: TrainState,
     batch: Batch,

@@ -11,7 +11,7 @@ from torch import Tensor
 from functrain.core import step
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Donation
 from functrain.populations.draws import MemberDraws, Streams
 from functrain.populations.gradients import of_member
@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
 
 
 def take_steps(
-    fixed: Fixed,
+    fixed: StaticParts,
     own_batches: bool,
     state: step.DeviceState,
     inputs: Inputs,
@@ -63,7 +63,7 @@ def take_steps(
 class EagerMembers:
     """The device step of a population to which nothing has been applied."""
 
-    fixed: Fixed
+    fixed: StaticParts
     own_batches: bool
 
     def __call__(

@@ -13,7 +13,7 @@ import attrs
 from functrain.core.batch import Batch
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Donation
 from functrain.core.step import DeviceState, DeviceStep, Outputs
 from functrain.own_steps.program import OwnProgram
@@ -115,7 +115,7 @@ class Checked:
     """A device step that runs each step of another one several times and compares."""
 
     device_step: DeviceStep
-    fixed: Fixed
+    fixed: StaticParts
 
     @property
     def description(self) -> str:

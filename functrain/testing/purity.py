@@ -10,7 +10,7 @@ from torch import nn
 
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.own_steps.program import OwnProgram
 from functrain.testing.module_attributes import (
     ModuleAttributes,
@@ -147,7 +147,7 @@ def _may_share(program: object, call: Call, state: Any) -> Allowed:
     return may_share(program.fixed, rejected)
 
 
-def may_share(fixed: Fixed, rejected: bool) -> Allowed:
+def may_share(fixed: StaticParts, rejected: bool) -> Allowed:
     """Return which leaves the old and the new state may share: those that no step writes to."""
     frozen = fixed.model.params.keys() - set(fixed.trainable)
     unwritten = {f"state.params[{path!r}]" for path in frozen}

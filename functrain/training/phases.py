@@ -15,7 +15,7 @@ from functrain.core.metrics import Metrics
 from functrain.core.optimizer import means
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, require_plain
-from functrain.core.recipe import Fixed, Trainable
+from functrain.core.recipe import StaticParts, Trainable
 from functrain.core.state import Counters, TrainState
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
@@ -170,7 +170,7 @@ def _ends(given: Sequence[Duration | str | None]) -> tuple[Steps | Epochs, ...]:
     return tuple(found)
 
 
-def _paths(fixed: Fixed, patterns: Trainable) -> list[str]:
+def _paths(fixed: StaticParts, patterns: Trainable) -> list[str]:
     """Return the paths that a phase trains."""
     params = fixed.model.named_params
     single = isinstance(patterns, str) or callable(patterns)
@@ -185,12 +185,12 @@ def _paths(fixed: Fixed, patterns: Trainable) -> list[str]:
     return [path for path in fixed.trainable if means(patterns, path, params)]
 
 
-def _step_of(fixed: Fixed, paths: list[str]) -> step.DeviceStep:
+def _step_of(fixed: StaticParts, paths: list[str]) -> step.DeviceStep:
     """Return the eager device step that takes gradients of some parameters only."""
     if paths == fixed.trainable:
         return step.eager(fixed)
 
-    def gradients(fixed: Fixed, *rest: Any) -> Any:
+    def gradients(fixed: StaticParts, *rest: Any) -> Any:
         return step.EAGER.gradients(attrs.evolve(fixed, trainable=paths), *rest)
 
     return functools.partial(step.take_step, step.EAGER._replace(gradients=gradients), fixed)

@@ -19,7 +19,7 @@ from functrain.core import learning_rate, step
 from functrain.core.ema import EMA, Average
 from functrain.core.optimizer import Optimizer
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Recipe
+from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.schedule import Schedule
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
@@ -109,7 +109,7 @@ def check(recipe: Recipe, hyperparameter: Hyperparameter, value: Any) -> None:
 
 def with_recipe(program: Program, recipe: Recipe) -> Program:
     """Return an eager program with another recipe, for the same module."""
-    fixed = Fixed(recipe, program.fixed.model, program.fixed.trainable)
+    fixed = StaticParts(recipe, program.fixed.model, program.fixed.trainable)
     schedules = learning_rate.schedules(recipe.optimizer)
     return attrs.evolve(program, fixed=fixed, schedules=schedules, device_step=step.eager(fixed))
 
@@ -189,7 +189,7 @@ def _with_decay(average: Average | None, value: Any) -> Any:
     return attrs.evolve(average, decay=value)
 
 
-def refuse_gradient_hooks(fixed: Fixed, caller: str, remedy: str) -> None:
+def refuse_gradient_hooks(fixed: StaticParts, caller: str, remedy: str) -> None:
     """Refuse a model with hooks on the gradients of trained parameters or of modules."""
     trained = [f"parameter {path}" for path in fixed.model.hooks if path in fixed.trainable]
     modules = [

@@ -11,7 +11,7 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Donation
 from functrain.core.step import DeviceState
 from functrain.errors import CaptureError, CompilationError, FallbackWarning
@@ -72,7 +72,7 @@ class GraphStep:
         maker: stands for this step in the states that it makes.
     """
 
-    fixed: Fixed
+    fixed: StaticParts
     lowering: Lowering
     fallback: bool
     graphs: dict[Any, Any] = attrs.field(factory=dict, init=False)

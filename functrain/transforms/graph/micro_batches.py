@@ -24,7 +24,7 @@ from functrain.core.loss import Outcome
 from functrain.core.metrics import computed
 from functrain.core.part_sums import Part, divide, mean_outcome, part_stream
 from functrain.core.precision import widened
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.inputs import Form, alike, builder, flatten, form, with_tensors
@@ -101,7 +101,7 @@ class Parts:
         updates: by what they are for.
     """
 
-    fixed: Fixed
+    fixed: StaticParts
     lowering: Lowering
     gradients: dict[tuple[Form, Form], Gradients | None] = attrs.field(factory=dict, init=False)
     updates: dict[Kind, Update] = attrs.field(factory=dict, init=False)
@@ -180,7 +180,7 @@ class Parts:
 
 
 def _stream(
-    fixed: Fixed, part: Gradients, seed: int | None, number: int, inputs: dict[str, Any]
+    fixed: StaticParts, part: Gradients, seed: int | None, number: int, inputs: dict[str, Any]
 ) -> AbstractContextManager[object]:
     """Return the scope in which a micro-batch draws its random numbers."""
     if seed is None or not part.draws:
@@ -213,7 +213,9 @@ def _given(
     }
 
 
-def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Gradients | None:
+def captured_gradients(
+    fixed: StaticParts, lowering: Lowering, given: dict[str, Any]
+) -> Gradients | None:
     """Return the graph of a micro-batch; ``None`` where no graph can return its metrics."""
     seen: dict[str, Any] = {}
 
@@ -250,7 +252,7 @@ def captured_gradients(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) 
     return Gradients(call, captured.draws, seen["paths"], seen["dtype"])
 
 
-def captured_update(fixed: Fixed, lowering: Lowering, given: dict[str, Any]) -> Update:
+def captured_update(fixed: StaticParts, lowering: Lowering, given: dict[str, Any]) -> Update:
     """Return the graph of what follows the gradients (see :func:`captured_gradients`)."""
 
     def function(tensors: list[Tensor]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from functrain import tree
 from functrain.core import step
 from functrain.core.gradients import Gradients, Request, by_autograd
 from functrain.core.in_place_writes import InPlaceWrites
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.errors import CaptureError
 from functrain.transforms.graph.capture import Captured, capture
@@ -45,7 +45,7 @@ class Graph(NamedTuple):
 
 
 def captured_step(
-    fixed: Fixed, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
+    fixed: StaticParts, lowering: Lowering, state: step.DeviceState, inputs: dict[str, Any]
 ) -> Graph:
     """Return the graph of a step for inputs like these.
 

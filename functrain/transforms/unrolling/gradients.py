@@ -27,7 +27,7 @@ from functrain.core.gradients import (
 )
 from functrain.core.loss import Outcome
 from functrain.core.model import FunctionalModule
-from functrain.core.recipe import Fixed
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
 from functrain.transforms.graph.inputs import flatten
@@ -41,7 +41,7 @@ _CHECKPOINTED = (
 
 
 def differentiable_gradients(
-    fixed: Fixed, state: dict[str, Any], batches: list[Batch], seed: int | None
+    fixed: StaticParts, state: dict[str, Any], batches: list[Batch], seed: int | None
 ) -> StepGradients:
     """Return the gradients of a step with their graph; see ``step_gradients``."""
     watch = not is_transforming()

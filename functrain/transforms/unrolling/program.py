@@ -19,7 +19,7 @@ from functrain.core.loss import evaluate
 from functrain.core.metrics import Metrics, computed
 from functrain.core.pretrained import Patterns, Rename, chosen, load, read
 from functrain.core.program import Program
-from functrain.core.recipe import Fixed, Recipe
+from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
@@ -101,7 +101,7 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
             keys = found.location
             names = tuple(keys[at + 1] for at, key in enumerate(keys) if key == "members")
             rates[names] = value
-    fixed = Fixed(replaced(recipe, fields), program.fixed.model, program.fixed.trainable)
+    fixed = StaticParts(replaced(recipe, fields), program.fixed.model, program.fixed.trainable)
     return Differentiable(
         fixed, program.schedules, _device_step(fixed), zero_rate="ignore", rates=rates
     )
@@ -178,7 +178,7 @@ class Differentiable(Program):
         return {"loss": outcome.value, **computed(outcome.metrics, device)}
 
 
-def _device_step(fixed: Fixed) -> step.DeviceStep:
+def _device_step(fixed: StaticParts) -> step.DeviceStep:
     execution = step.by_rule(differentiable_gradients)._replace(finite=_finite)
     return functools.partial(step.take_step, execution, fixed)
 
