@@ -99,7 +99,7 @@ class PlacedStep(DeviceStep, Protocol):
         ...
 
 
-class Execution(NamedTuple):
+class Kernels(NamedTuple):
     """The ways in which an eager step differs from one that is traced or vmapped.
 
     Attributes:
@@ -122,7 +122,7 @@ class Execution(NamedTuple):
 
 
 def take_step(
-    execution: Execution,
+    kernels: Kernels,
     fixed: StaticParts,
     state: DeviceState,
     batches: list[Batch],
@@ -140,32 +140,30 @@ def take_step(
     """
     recipe, device = fixed.recipe, state["skipped"].device
     with nullcontext() if seed is None else scoped(seed, device, draws=fixed.draws):
-        gradients = functools.partial(execution.gradients, fixed, state, batches, seed)
+        gradients = functools.partial(kernels.gradients, fixed, state, batches, seed)
         found = gradients()
         if seed is not None:
             refuse_system_seed(seed, gradients)
         bounds = recipe.clip_norm, recipe.clip_value
-        grads, norm = clipped(found.grads, *bounds, execution.foreach, found.norm)
+        grads, norm = clipped(found.grads, *bounds, kernels.foreach, found.norm)
         loss, _, metrics = found.outcome
         reported = computed(metrics, loss.device) if metrics else {}
         outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
         finite: bool | Tensor = True
         if recipe.can_skip:
-            finite = outputs["finite"] = execution.finite(recipe, outputs)
+            finite = outputs["finite"] = kernels.finite(recipe, outputs)
         if finite is False:
             return nonfinite.skipped(state, loss), outputs
-        old = execution.writable(fixed, {**state, "params": found.params}, donation, finite)
-        if (maker := execution.maker(fixed)) is not None:
+        old = kernels.writable(fixed, {**state, "params": found.params}, donation, finite)
+        if (maker := kernels.maker(fixed)) is not None:
             outputs["maker"] = maker
         params = old["params"]
         trained = {path: params[path] for path in fixed.trainable}
-        trained, optimizer = execution.update(
-            recipe.optimizer, grads, old["optimizer"], trained, lr
-        )
+        trained, optimizer = kernels.update(recipe.optimizer, grads, old["optimizer"], trained, lr)
         new = {**old, "params": {**params, **trained}, "optimizer": optimizer}
         new["buffers"] = found.buffers
         if recipe.ema is not None:
-            new["ema"] = execution.average(recipe.ema, old["ema"], new["params"], ema_due)
+            new["ema"] = kernels.average(recipe.ema, old["ema"], new["params"], ema_due)
         return nonfinite.selected(finite, new, state, loss), outputs
 
 
@@ -184,13 +182,13 @@ def functional(fixed: StaticParts, gradient_function: GradientFunction) -> Devic
 
     ``lr``, ``ema_due`` and hyperparameters may be tensors. Nothing is changed in place.
     """
-    execution = by_rule(functools.partial(step_gradients, gradient_function))
-    return functools.partial(take_step, execution, fixed)
+    kernels = by_rule(functools.partial(step_gradients, gradient_function))
+    return functools.partial(take_step, kernels, fixed)
 
 
-def by_rule(gradients: StepGradientFunction) -> Execution:
+def by_rule(gradients: StepGradientFunction) -> Kernels:
     """Return how a step is executed by pure functions only, given how it finds its gradients."""
-    return Execution(
+    return Kernels(
         gradients=gradients,
         foreach=False,
         finite=lambda recipe, outputs: nonfinite.finite(outputs),
@@ -242,7 +240,7 @@ def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
     }
 
 
-EAGER = Execution(
+EAGER = Kernels(
     gradients=functools.partial(step_gradients, by_autograd, watch=True),
     foreach=True,
     finite=nonfinite.finite_on_host,

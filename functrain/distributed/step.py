@@ -94,7 +94,7 @@ class ShardedStep:
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
             new, outputs = step.take_step(
-                self._execution(), self.fixed, own, batches, lr, ema_due, donation, seed
+                self._kernels(), self.fixed, own, batches, lr, ema_due, donation, seed
             )
         placed = self.placed.wrapped
         return {name: placed(name, part, state[name]) for name, part in new.items()}, outputs
@@ -136,7 +136,7 @@ class ShardedStep:
         if self.sharing.ranks > 1:
             require_all_ranks("a step of a sharded program")
 
-    def _execution(self) -> step.Execution:
+    def _kernels(self) -> step.Kernels:
         return step.EAGER._replace(
             gradients=lambda fixed, *given: self.gradients(*given),
             update=functools.partial(updated, self.placed),

@@ -97,8 +97,8 @@ def with_gradients(program: ft.Program) -> ft.Program:
         loss = torch.empty((), device=CUDA)
         return StepGradients(grads, params, buffers, Outcome(loss, None, {"m": loss.clone()}))
 
-    execution = step.EAGER._replace(gradients=gradients)
-    device_step = functools.partial(step.take_step, execution, program.fixed)
+    kernels = step.EAGER._replace(gradients=gradients)
+    device_step = functools.partial(step.take_step, kernels, program.fixed)
     return attrs.evolve(program, device_step=device_step)
 
 

@@ -179,8 +179,8 @@ class Differentiable(Program):
 
 
 def _device_step(fixed: StaticParts) -> step.DeviceStep:
-    execution = step.by_rule(differentiable_gradients)._replace(finite=_finite)
-    return functools.partial(step.take_step, execution, fixed)
+    kernels = step.by_rule(differentiable_gradients)._replace(finite=_finite)
+    return functools.partial(step.take_step, kernels, fixed)
 
 
 def _finite(recipe: Recipe, outputs: step.Outputs) -> bool | Tensor:
