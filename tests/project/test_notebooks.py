@@ -53,7 +53,7 @@ SHOWN = {
         "lr at step 2 was 0.1",
     ],
     "compiled_and_donated": [
-        "differences: []\nthe same memory: True",
+        "differences: []\nstate.params was read",
         "this TrainState was given to a donated step",
         "the first step takes at least 100 times as long: True",
         "below 1e-5: True",
