@@ -149,7 +149,7 @@ class Population(Program):
             donation.take()
         members: Any = self.device_step
         if isinstance(members, CompiledMembers) and None not in members.graphs.values():
-            made_by(members, updated)
+            made_by(getattr(members, "maker", members), updated)
         self.fixed.model.latest.note(updated)
         return updated, reported(outputs, host_lr)
 
