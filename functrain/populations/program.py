@@ -149,7 +149,7 @@ class Population(Program):
             donation.take()
         members: Any = self.device_step
         if isinstance(members, CompiledMembers) and None not in members.graphs.values():
-            made_by(getattr(members, "maker", members), updated)
+            made_by(members.maker, updated)
         self.fixed.model.latest.note(updated)
         return updated, reported(outputs, host_lr)
 
