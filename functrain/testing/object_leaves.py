@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from functrain.core.state import TrainState
 from functrain.tree.objects import in_slots, is_array, slots_of
 
 _DEEPEST = 12
@@ -93,6 +94,8 @@ def _children(value: Any) -> list[tuple[str, Any]]:
         return [(f"[{index}]", child) for index, child in enumerate(value)]
     own = dict(vars(value)) if hasattr(value, "__dict__") else {}
     own |= in_slots(value)
+    if isinstance(value, TrainState):  # who has its tensors is no value of a state
+        own.pop("_loan")
     if attrs.has(type(value)):
         names = [field.name for field in attrs.fields(type(value))]
         own = {name: getattr(value, name) for name in names if hasattr(value, name)} | own

@@ -88,7 +88,7 @@ STEP = (
     defect(
         "a step that is not finite is made all the same",
         "core/step.py",
-        '            finite = outputs["finite"] = execution.finite(recipe, outputs)\n',
+        '            finite = outputs["finite"] = kernels.finite(recipe, outputs)\n',
         '            finite = outputs["finite"] = True\n',
         "run: skipped_steps_leave_no_trace",
     ),
