@@ -89,6 +89,7 @@ class TestClean:
     def test_a_check_draws_from_no_generator(self) -> None:
         program = linear()
         arguments = {"program": program, "data": [ONES], "listeners": []}
+        assert callable(ft.fit)  # it imports rich, which draws from random once
         before = global_state.capture()
         check_pure(program, program.init(), ONES)
         check_loss(planted.square, program.fixed.model.module, ONES)
