@@ -1,7 +1,7 @@
 """Buffers that a forward changes: the shapes they may take, and those that no state holds.
 
 A state has the buffers that the module had when the program was made. A later one would stay in
-the private shell: lost when a run is resumed, and visible to steps from unrelated states.
+the module: lost when a run is resumed, and visible to steps from unrelated states.
 
 In a step of several parts, batch norm's statistics end as if the parts had gone through it one
 after another: each forward moves them by a fixed share towards those of its part, so

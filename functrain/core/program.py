@@ -35,7 +35,7 @@ class Program(StateReader):
     (``compiled``, ``donated``, ...) makes another program from it.
 
     Attributes:
-        fixed: the recipe, a private shell of the module, the paths that are trained.
+        fixed: the recipe, the module as a function, the paths that are trained.
         schedules: the learning-rate schedule, or one by parameter group.
         device_step: the device part of ``train_step``.
         donates: whether ``train_step`` consumes the state it is given.

@@ -60,7 +60,7 @@ def check_pure(
             ``train_step``; or a function (state, batch) -> (state, metrics).
         state: the state before the step. A donated program is given copies.
         batch: the batch of the step.
-        module: a module to watch as well; by default the program's private copy of the module.
+        module: a module to watch as well; by default the one that the program was made from.
 
     Raises:
         ImpurityError: with one line per finding: the place and what happened to it.

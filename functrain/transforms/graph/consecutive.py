@@ -60,7 +60,7 @@ class Consecutive:
         fields = fields_of(state)
         tensors = {name: fields[name] for name in ("params", "buffers", "optimizer", "ema")}
         leaves, known = flatten(tensors), compiled.known
-        if not known.holds(leaves, state.params):
+        if not known.holds(leaves, fields["params"]):
             return None
         scalars = {"skipped": state.counters.skipped, "loss_scale": state.loss_scale}
         return cls(
