@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
+from functrain.core.state import params_of
 from functrain.errors import DonatedStateError
 from functrain.listeners import ProgressBar
 
@@ -153,6 +154,15 @@ class TestDonatedStatesThatShareTensors:
         pure, _ = made.train_step(ft.copy(synced(state)), DATA[1])
         after, _ = ft.donated(made).train_step(synced(state), DATA[1])
         assert tree.diff(after, pure) == []
+
+    @pytest.mark.parametrize("compiled", COMPILED)
+    def test_a_state_stays_as_it_was_observed(self, compiled: Any) -> None:
+        donating = ft.donated(compiled(program()))
+        state, _ = donating.train_step(donating.init(), DATA[0])
+        # To read state.params would lend it.
+        before = {path: tensor.clone() for path, tensor in params_of(state).items()}
+        donating.train_step(donating.observe(state, 1.0), DATA[1])
+        assert tree.equal(dict(state.params), before)
 
     def test_the_donated_state_is_consumed_all_the_same(self) -> None:
         donating = ft.donated(program())
