@@ -20,6 +20,7 @@ from functrain.core.loss import Outcome, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState, fields_of, lend
+from functrain.core.torch_internals import is_below_func
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
@@ -49,8 +50,7 @@ def _outcome(
     device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
     seen, stream = fixed.evaluations, evaluation_stream(state)
     with _lending(fixed, state, weights) as lent:
-        transformed = torch._C._functorch.peek_interpreter_stack() is not None
-        watched = set() if transformed else seen.writes.suspects(lent, fixed.trainable)
+        watched = set() if is_below_func() else seen.writes.suspects(lent, fixed.trainable)
         params = fixed.model.writes.owned(seen.writes.owned(lent, watched))
         buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
         with (

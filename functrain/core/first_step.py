@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._dynamo.eval_frame import get_eval_frame_callback
 
 from functrain import tree
 from functrain.core import learning_rate
@@ -37,6 +36,13 @@ from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Tensors, TrainState, fields_of
+from functrain.core.torch_internals import (
+    is_autocast_on,
+    is_below_compile,
+    is_below_func,
+    is_below_vmap,
+    is_differentiated,
+)
 from functrain.errors import FunctrainWarning, UnsupportedError
 from functrain.errors.base import warn
 from functrain.tree.containers import tensors
@@ -103,7 +109,7 @@ def warn_of_autocast(fixed: StaticParts) -> None:
     """Warn of an autocast around the steps of a program in float32, which has no effect on them."""
     if is_lending.get():  # then it may be that of another program, which is no mistake
         return
-    if fixed.recipe.precision == "float32" and torch._C._is_any_autocast_enabled():
+    if fixed.recipe.precision == "float32" and is_autocast_on():
         warn(
             "torch.autocast is on around train_step and has no effect on it: the program computes "
             'in float32. For mixed precision make it with functrain.program(..., precision="bf16")',
@@ -117,22 +123,11 @@ def _shapes(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def refuse_derivatives(called: str, state: TrainState, batch: Batch) -> None:
     """Refuse tensors that ``torch.func`` differentiates: without a graph it would find zeros."""
-    if torch._C._functorch.peek_interpreter_stack() is None:
-        return
-    if any(map(_is_differentiated, tensors([fields_of(state), batch]))):
+    if is_below_func() and any(map(is_differentiated, tensors([fields_of(state), batch]))):
         raise UnsupportedError(
             f"{called} was called below torch.func.grad, jacrev or jvp, and its results have no "
             "derivatives. Those of functrain.differentiable(program, {}) have them"
         )
-
-
-def _is_differentiated(tensor: Tensor) -> bool:
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        if functorch.is_gradtrackingtensor(tensor):
-            return True
-        tensor = functorch.get_unwrapped(tensor)
-    return False
 
 
 def refuse_compile() -> None:
@@ -141,8 +136,7 @@ def refuse_compile() -> None:
     Raises:
         UnsupportedError: the step is below one.
     """
-    # The first is true while Dynamo traces this; it then runs the frame, and the second is.
-    if torch.compiler.is_dynamo_compiling() or get_eval_frame_callback():
+    if is_below_compile():
         raise UnsupportedError(
             "train_step was called below torch.compile. functrain.compiled(program).train_step is "
             "one compiled graph: call it from Python that is not compiled"
@@ -151,8 +145,7 @@ def refuse_compile() -> None:
 
 def refuse_vmap() -> None:
     """Refuse an eager step below ``torch.func.vmap``, where autograd and kernels do not work."""
-    transform = torch._C._functorch.peek_interpreter_stack()
-    if transform is not None and transform.key() == torch._C._functorch.TransformType.Vmap:
+    if is_below_vmap():
         raise UnsupportedError(
             "train_step was called below torch.func.vmap. Train many states by one step as a "
             "population: pop = functrain.population(program, seeds=[...]); state = "

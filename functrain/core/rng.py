@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from xxhash import xxh3_64_intdigest
 
 from functrain.core.global_generators import Draws, generators, refuse_imported
+from functrain.core.torch_internals import is_autocast_on
 from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 from functrain.errors.base import warn
 
@@ -247,7 +248,7 @@ def scoped(
 
 def without_autocast() -> AbstractContextManager[object]:
     """Return a context without the autocast of the caller; one of its own may begin inside."""
-    return _autocast_off() if torch._C._is_any_autocast_enabled() else _NOTHING
+    return _autocast_off() if is_autocast_on() else _NOTHING
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""Private parts of torch that tell in what surroundings a step was called."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
+
+_functorch = torch._C._functorch
+
+
+def is_below_func() -> bool:
+    """Return whether this code runs below a transformation of ``torch.func``."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
+def is_below_vmap() -> bool:
+    """Return whether the innermost transformation is ``torch.func.vmap``."""
+    transform = _functorch.peek_interpreter_stack()
+    return transform is not None and transform.key() == _functorch.TransformType.Vmap
+
+
+def is_differentiated(tensor: Tensor) -> bool:
+    """Return whether ``torch.func`` differentiates a tensor."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_gradtrackingtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
+def is_below_compile() -> bool:
+    """Return whether the user's ``torch.compile`` traces this code, or runs its frame."""
+    return torch.compiler.is_dynamo_compiling() or bool(get_eval_frame_callback())
+
+
+def is_autocast_on() -> bool:
+    """Return whether autocast is on for a device of any type."""
+    return torch._C._is_any_autocast_enabled()
