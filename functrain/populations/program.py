@@ -21,7 +21,7 @@ from functrain.core.loss import Outcome
 from functrain.core.metrics import Metrics, reported, unmeasured
 from functrain.core.program import Program
 from functrain.core.schedule import Mode
-from functrain.core.state import Donation, TrainState, made_by, without_samples
+from functrain.core.state import Donation, TrainState, made_by, with_fields, without_samples
 from functrain.core.step import DeviceState, Outputs, device_state
 from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedError
 from functrain.populations import anomalies, rates, states
@@ -219,7 +219,7 @@ class Population(Program):
         programs, _ = self._hyperparameters(state)
         running = states.running(state)
         scheduler = rates.observed(programs, state.scheduler, running, metric, mode)
-        return attrs.evolve(state, scheduler=scheduler)
+        return with_fields(state, scheduler=scheduler)
 
     def by_graphs(self, lowering: Lowering, fallback: bool) -> Population:
         """Return the population with a compiled device part; ``functrain.compiled`` calls it."""
