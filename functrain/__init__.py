@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from functrain.checkpoint import Checkpoints, load, save
     from functrain.checkpoint.run_state import RunState
     from functrain.core.batch import MicroBatches
-    from functrain.core.constructor import program
     from functrain.core.ema import EMA, SWA
     from functrain.core.loss import Loss
     from functrain.core.program import Program
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from functrain.training.iteration import iterate
     from functrain.training.phases import phases
     from functrain.training.predict import predict
+    from functrain.training.pretrained import program
     from functrain.transforms.compiled import compiled
     from functrain.transforms.donated import donated
     from functrain.transforms.sharpness_aware import sharpness_aware
@@ -152,7 +152,7 @@ _DEFINED_IN = {
     "phases": "functrain.training.phases",
     "population": "functrain.populations.construct",
     "predict": "functrain.training.predict",
-    "program": "functrain.core.constructor",
+    "program": "functrain.training.pretrained",
     "save": "functrain.checkpoint",
     "sharpness_aware": "functrain.transforms.sharpness_aware",
     "steps": "functrain.transforms.steps",

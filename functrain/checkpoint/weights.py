@@ -17,7 +17,6 @@ from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
 from functrain.checkpoint.selection import What, select_weights
 from functrain.checkpoint.storage import reading
-from functrain.core.pretrained import state_dicts
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 
 # The errors of torch for bytes that are not a pickle of tensors.
@@ -118,6 +117,8 @@ def _from_file(place: Path, device: str | torch.device) -> dict[str, Tensor]:
             f"loads without running code ({type(error).__name__})"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        from functrain.diagnosis.given_params import state_dicts
+
         nested = state_dicts(found) if isinstance(found, dict) else {}
         hint = f" (checkpoint = torch.load(...); weights may be {', '.join(nested.values())})"
         raise ConfigurationError(

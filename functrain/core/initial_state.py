@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from functrain.core import learning_rate, precision
-from functrain.core.pretrained import Patterns, Rename, chosen, load, read
+from functrain.core.pretrained import Patterns, Rename, load
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters, TrainState
@@ -20,7 +18,7 @@ def initial_state(
     fixed: StaticParts,
     schedules: learning_rate.Schedules,
     seed: int,
-    params: Mapping[str, Tensor] | str | os.PathLike[str] | None,
+    params: Any,
     device: torch.device | str | None,
     only: Patterns | None,
     rename: Rename | None,
@@ -29,9 +27,7 @@ def initial_state(
     seed = checked_seed(seed)
     own, buffers = fixed.model.initial(seed)
     if params is not None:
-        into = {**own, **buffers}
-        given = chosen(fixed.model, into, read(params), only, rename)
-        loaded = load(fixed.model, into, given)
+        loaded = load(fixed.model, {**own, **buffers}, params, only, rename)
         own, buffers = {p: loaded[p] for p in own}, {b: loaded[b] for b in buffers}
     elif only is not None or rename is not None:
         raise ConfigurationError("only and rename choose among params: give params, too")

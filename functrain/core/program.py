@@ -41,6 +41,8 @@ class Program(StateReader):
         donates: whether ``train_step`` consumes the state it is given.
         zero_rate: ``warn``, ``raise`` or ``ignore`` where a schedule has ended at a rate of zero.
         sharded: the device step, where several processes make it.
+        read: returns the values of what ``init`` is given as ``params``. ``functrain.program``
+            hands in a function that reads paths; the core reads no files.
         in_phases: whether the device step changes in the course of a run.
 
     Example:
@@ -60,6 +62,7 @@ class Program(StateReader):
     donates: bool = False
     zero_rate: Literal["warn", "raise", "ignore"] = "warn"
     sharded: step.PlacedStep | None = None
+    read: Callable[[Any], Any] = lambda params: params
     in_phases: ClassVar[bool] = False
 
     def __repr__(self) -> str:
@@ -110,7 +113,8 @@ class Program(StateReader):
             ConfigurationError: the seed is no whole number, or ``params`` no dict of tensors; or
                 ``only`` or ``rename`` matches no name.
         """
-        made = initial_state(self.fixed, self.schedules, seed, params, device, only, rename)
+        values = self.read(params)
+        made = initial_state(self.fixed, self.schedules, seed, values, device, only, rename)
         return self.place(made)
 
     def place(self, state: TrainState) -> TrainState:

@@ -142,7 +142,10 @@ def phases(program: Program, each: Sequence[Phase]) -> Phased:
     ended = [f"until {end}: {patterns!r}" for end, patterns in each[:-1]]
     description = "; ".join(["eager, in phases", *ended, f"then: {each[-1][1]!r}"])
     made: Any = PhasedStep(ends, chosen, description)
-    return Phased(program.fixed, program.schedules, made, program.donates, program.zero_rate)
+    return Phased(
+        *(program.fixed, program.schedules, made, program.donates, program.zero_rate),
+        read=program.read,
+    )
 
 
 def _ends(given: Sequence[Duration | str | None]) -> tuple[Steps | Epochs, ...]:

@@ -22,12 +22,8 @@ ROOMS = (
 # Code that has failed imports what explains it, from any room.
 EXPLAINS = "functrain.diagnosis"
 
-# Methods that look into a later room when they are called: ``schedule.plot()`` draws, and
-# ``program.init(params="runs/x")`` reads a checkpoint.
-LOOKS_AHEAD = {
-    ("functrain.core.schedule", "functrain.plotting"),
-    ("functrain.core.pretrained", "functrain.checkpoint"),
-}
+# A method that looks into a later room when it is called: ``schedule.plot()`` draws.
+LOOKS_AHEAD = {("functrain.core.schedule", "functrain.plotting")}
 
 
 def modules(root: Path) -> dict[str, Path]:

@@ -17,7 +17,7 @@ from functrain.core.evaluation import evaluation_stream, weights_of
 from functrain.core.first_step import refuse_members, require_state
 from functrain.core.loss import evaluate
 from functrain.core.metrics import Metrics, computed
-from functrain.core.pretrained import Patterns, Rename, chosen, load, read
+from functrain.core.pretrained import Patterns, Rename, load
 from functrain.core.program import Program
 from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped
@@ -103,7 +103,12 @@ def differentiable(program: Program, hyperparameters: Mapping[str, Value] | None
             rates[names] = value
     fixed = StaticParts(replaced(recipe, fields), program.fixed.model, program.fixed.trainable)
     return Differentiable(
-        fixed, program.schedules, _device_step(fixed), zero_rate="ignore", rates=rates
+        fixed,
+        program.schedules,
+        _device_step(fixed),
+        zero_rate="ignore",
+        read=program.read,
+        rates=rates,
     )
 
 
@@ -134,15 +139,13 @@ class Differentiable(Program):
         rename: Rename | None = None,
     ) -> TrainState:
         """Return the state before the first step, as a function of ``params`` if given."""
-        params = read(params)
+        params = self.read(params)
         state = super().init(seed, params, device, only=only, rename=rename)
         if params is None:
             return state
         with Attached():
             into = {**state.params, **state.buffers}
-            loaded = load(
-                self.fixed.model, into, chosen(self.fixed.model, into, params, only, rename)
-            )
+            loaded = load(self.fixed.model, into, params, only, rename)
             trained = {path: loaded[path] for path in self.fixed.trainable}
             average = self.recipe.ema
             return attrs.evolve(
