@@ -189,7 +189,7 @@ def _check_schedules(program: Any, data: Any, fit: FitOptions) -> None:
     steps = Limits.of(fit.until).steps(length, program.recipe.accumulate)
     state = learning_rate.init(program.schedules)
     if steps is not None:
-        state = learning_rate.with_horizon(program.schedules, state, steps)
+        state = learning_rate.with_total_steps(program.schedules, state, steps)
     learning_rate.rate(program.schedules, state, 0)
     if fit.schedule_end is None and "" in program.leaves():
         schedule_end.continued(program.schedules, state, 0, steps, None)

@@ -15,8 +15,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.given_schedules import plain_float
 from functrain.core.precision import widened, widest
+from functrain.core.schedule import plain_float
 from functrain.core.state import Tensors
 from functrain.errors.validators import BOOLEAN, integer, number
 

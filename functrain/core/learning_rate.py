@@ -1,31 +1,47 @@
 """Learning rates on the host: plain numbers from plain numbers, one schedule a parameter group.
 
 An optimizer without groups has one schedule and its rate is one float; ``groups`` has a dict of
-them by the names of its members, and groups within groups dicts of dicts.
+them by the names of its members, and groups within groups dicts of dicts. The state of a schedule
+that was restarted within its run is in a dict with the update at which it began.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+import attrs
 from torch import Tensor
 
-from functrain.core.curve import RESTARTED, Curve
-from functrain.core.given_schedules import as_schedule, with_mode, without_mode
 from functrain.core.optimizer import Optimizer
-from functrain.core.schedule import Mode, Schedule
-from functrain.errors import RecipeChangedWarning, ScheduleEndedError, ScheduleEndedWarning
+from functrain.core.schedule import (
+    Constant,
+    Mode,
+    Schedule,
+    ScheduleState,
+    as_schedule,
+    observed_by,
+)
+from functrain.errors import ConfigurationError, RecipeChangedWarning
 from functrain.errors.base import warn
 
 Schedules: TypeAlias = "Schedule | dict[str, Schedules]"
 Rate = Any
 SchedulerState = dict[str, Any]
 
+RESTARTED = "restarted_at"
+"""Key in the state of a schedule that was restarted within its run, beside "schedule"."""
+
 
 def schedules(optimizer: Optimizer) -> Schedules:
     """Return the schedule of an optimizer, or those of its groups by name."""
-    return _schedules(optimizer.lr)
+
+    def convert(lr: Any) -> Schedules:
+        if isinstance(lr, Mapping):
+            return {name: convert(own) for name, own in lr.items()}
+        return as_schedule(lr)
+
+    return convert(optimizer.lr)
 
 
 def init(schedules: Schedules) -> SchedulerState:
@@ -39,30 +55,46 @@ def rate(schedules: Schedules, state: SchedulerState, step: int) -> Rate:
     """Return the learning rate of update number ``step`` (from 0): a float, or floats by group."""
     if isinstance(schedules, dict):
         return {name: rate(schedule, state[name], step) for name, schedule in schedules.items()}
-    if RESTARTED in state:
-        return schedules.lr(state["schedule"], step - state[RESTARTED])
-    return schedules.lr(state, step)
+    own, start = own_state(state)
+    return schedules.lr(own, step - start)
 
 
 def rate_of_step(schedules: Schedules, state: SchedulerState, step: int, zero_rate: str) -> Rate:
-    """Return :func:`rate`; warn or raise, as ``zero_rate`` says, if a schedule ended at zero."""
-    found = rate(schedules, state, step)
-    if zero_rate != "ignore":
-        if has_zero(found):
-            report_ended(schedules, state, step, zero_rate)
-        _warn_of_spent(schedules, state, step)
-    return found
+    """Return :func:`rate`; warn or raise, as ``zero_rate`` says, if a schedule has ended."""
+    if isinstance(schedules, Constant):
+        return schedules.base
+    lr = rate(schedules, state, step)
+    if zero_rate != "ignore" and any(
+        _may_have_ended(schedule, own, step - start)
+        for _, schedule, own, start in each_schedule(schedules, state)
+    ):
+        from functrain.diagnosis.ended_schedules import report_ended
+
+        report_ended(schedules, state, step, zero_rate)
+    return lr
 
 
-def has_zero(rate: Rate) -> bool:
-    """Whether a rate, or that of any group, is exactly zero."""
-    return any(map(has_zero, rate.values())) if isinstance(rate, dict) else not rate
+def _may_have_ended(schedule: Schedule, own: ScheduleState, step: int) -> bool:
+    """Return whether two updates have a rate of zero, or a schedule's length is over."""
+    if isinstance(schedule, Constant) or not getattr(schedule, "tells_ahead", True):
+        return False
+    if step >= 2 and not schedule.lr(own, step) and not schedule.lr(own, step - 1):
+        return True
+    return step == length(schedule, own)
+
+
+def length(schedule: Schedule, own: ScheduleState) -> int | None:
+    """Return the number of updates after which a schedule is over, if it tells one."""
+    known: int | None = own.get("horizon")
+    if known is None and hasattr(schedule, "horizon"):
+        return schedule.horizon()
+    return known
 
 
 def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
     """Name rates for people: ``{"lr": 0.1}``; for groups also ``lr.NAME`` of each.
 
-    ``lr`` is then that of the first group.
+    ``lr`` is then the rate of the first group.
 
     Example:
         >>> by_name({"0": 0.1, "1": {"a": 0.2, "b": 0.3}})
@@ -76,25 +108,34 @@ def by_name(rate: Rate, prefix: str = "lr") -> dict[str, float]:
     return {prefix: next(iter(named.values()), 0.0), **named}
 
 
-def curves(
+def own_state(state: SchedulerState) -> tuple[ScheduleState, int]:
+    """Return a schedule's own state, and the update of the run that is its update 0."""
+    return (state["schedule"], state[RESTARTED]) if RESTARTED in state else (state, 0)
+
+
+def each_schedule(
     schedules: Schedules, state: SchedulerState, prefix: str = "lr"
-) -> Iterator[tuple[str, Curve]]:
-    """Yield each schedule with its state, by the names of :func:`by_name`."""
+) -> Iterator[tuple[str, Schedule, ScheduleState, int]]:
+    """Yield each schedule with :func:`own_state`, by the names of :func:`by_name`."""
     if isinstance(schedules, dict):
         for name, schedule in schedules.items():
-            yield from curves(schedule, state[name], f"{prefix}.{name}")
+            yield from each_schedule(schedule, state[name], f"{prefix}.{name}")
     else:
-        yield prefix, Curve(schedules, state)
+        yield prefix, schedules, *own_state(state)
 
 
-def map_curves(
-    function: Callable[[Curve], SchedulerState], schedules: Schedules, state: SchedulerState
+def _map_states(
+    function: Callable[[Schedule, ScheduleState, int], ScheduleState],
+    schedules: Schedules,
+    state: SchedulerState,
 ) -> SchedulerState:
-    """Return the scheduler state that a function gives for each schedule."""
+    """Return the scheduler state with the states that a function of each schedule returns."""
     if isinstance(schedules, dict):
-        changed = {name: map_curves(function, own, state[name]) for name, own in schedules.items()}
+        changed = {name: _map_states(function, own, state[name]) for name, own in schedules.items()}
         return {**state, **changed}  # a population keeps more there
-    return function(Curve(schedules, state))
+    if RESTARTED in state:
+        return {**state, "schedule": function(schedules, *own_state(state))}
+    return function(schedules, state, 0)
 
 
 def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> SchedulerState:
@@ -102,107 +143,45 @@ def advance(schedules: Schedules, state: SchedulerState, loss: Tensor) -> Schedu
 
     The loss is read only where a schedule observes it, since reading waits for the device.
     """
-    if isinstance(schedules, dict):
-        return {name: advance(own, state[name], loss) for name, own in schedules.items()}
-    if RESTARTED in state:
-        return {**state, "schedule": advance(schedules, state["schedule"], loss)}
-    if _observes(schedules) == "step":
-        state = schedules.observe(state, loss.item())  # before advancing: it is of this update
-    return schedules.advance(state)
+    if isinstance(schedules, Constant):
+        return state
+
+    def advance_one(schedule: Schedule, own: ScheduleState, _: int) -> ScheduleState:
+        if observed_by(schedule) == "step":  # before advancing: the loss belongs to this update
+            own = schedule.observe(own, loss.item())
+        return schedule.advance(own)
+
+    return _map_states(advance_one, schedules, state)
 
 
 def observe(
     schedules: Schedules, state: SchedulerState, metric: float | None, mode: Mode | None = None
 ) -> SchedulerState:
-    """Return the scheduler state after an evaluation gave ``metric``.
+    """Return the scheduler state after an evaluation; ``mode`` is for schedules without one."""
 
-    The mode is for schedules that were not given one.
-    """
-    if isinstance(schedules, dict):
-        each = {name: observe(own, state[name], metric, mode) for name, own in schedules.items()}
-        return {**state, **each}
-    if RESTARTED in state:
-        return {**state, "schedule": observe(schedules, state["schedule"], metric, mode)}
-    if _observes(schedules) == "step":
-        return state
-    directed: Schedule = with_mode(schedules, mode)
-    return directed.observe(state, metric)
+    def observe_one(schedule: Schedule, own: ScheduleState, _: int) -> ScheduleState:
+        if observed_by(schedule) == "step":
+            return own
+        directed: Schedule = with_mode(schedule, mode)
+        return directed.observe(own, metric)
+
+    return _map_states(observe_one, schedules, state)
 
 
-def with_horizon(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
+def with_total_steps(schedules: Schedules, state: SchedulerState, steps: int) -> SchedulerState:
     """Return the scheduler state with the run's length filled in where it was left open."""
 
-    def filled(curve: Curve) -> SchedulerState:
-        return curve.with_own(curve.schedule.with_horizon(curve.own, steps - curve.start))
+    def fill(schedule: Schedule, own: ScheduleState, start: int) -> ScheduleState:
+        return schedule.with_horizon(own, steps - start)
 
-    return map_curves(filled, schedules, state)
-
-
-def observes_evaluations(schedules: Schedules) -> bool:
-    """Whether a schedule observes evaluations, and says so."""
-    if isinstance(schedules, dict):
-        return any(observes_evaluations(own) for own in schedules.values())
-    return getattr(schedules, "observes", None) == "evaluation"
-
-
-def needs_mode(schedules: Schedules) -> bool:
-    """Return whether a schedule observes a metric and lacks the mode of its better value."""
-    if isinstance(schedules, dict):
-        return any(needs_mode(own) for own in schedules.values())
-    return any(without_mode(schedules))
-
-
-def check_mode(schedules: Schedules, mode: Mode | None) -> None:
-    """Refuse schedules that would take less of a metric for better where more is better."""
-    for schedule in schedules.values() if isinstance(schedules, dict) else [schedules]:
-        if isinstance(schedule, dict):
-            check_mode(schedule, mode)
-        elif observes_evaluations(schedule):
-            with_mode(schedule, mode)
-
-
-def report_ended(schedules: Schedules, state: SchedulerState, step: int, how: str) -> None:
-    """Warn of a schedule that has ended at zero, or raise; other zeros are fine.
-
-    A warmup begins at zero, a cycle touches it, and a group may be given it: none of them has
-    ended. Call this only where a rate is zero, so that it costs other steps nothing.
-    """
-    for name, curve in curves(schedules, state):
-        if not curve.is_over(step):
-            continue
-        ends, kind = curve.end(step + 1), type(curve.schedule).__name__
-        ended = f"{name}: {kind} has ended with a learning rate of exactly 0, at update {ends}"
-        if how == "raise":
-            raise ScheduleEndedError(
-                f"{ended}, and the run continues. End it there, or make the schedule longer; to "
-                'train on at that rate, give fit schedule_end="keep" (fit.schedule_end=keep on the '
-                "command line)"
-            )
-        warn(
-            f"{ended}: steps from there on train nothing. End the loop there, or make the schedule "
-            "longer",
-            ScheduleEndedWarning,
-        )
-
-
-def _warn_of_spent(schedules: Schedules, state: SchedulerState, step: int) -> None:
-    """Warn in the first step after a schedule that has fallen to a small part of its rates."""
-    for name, curve in curves(schedules, state):
-        if curve.length_end == step and curve.is_spent(step):
-            kind = type(curve.schedule).__name__
-            warn(
-                f"{name}: {kind} has ended at update {step}: steps from there on have its last "
-                f"rate, {curve.rate(step):.3g}, which trains next to nothing. End the loop there, "
-                "or make the schedule longer",
-                ScheduleEndedWarning,
-            )
+    return _map_states(fill, schedules, state)
 
 
 def warn_of_overruled(schedules: Schedules, state: SchedulerState) -> None:
     """Warn of a schedule whose curve goes on as it was begun, with another length than its own."""
-    for name, curve in curves(schedules, state):
-        for field, kept, given in curve.overruled():
-            kind = type(curve.schedule).__name__
+    for name, schedule, own, _ in each_schedule(schedules, state):
+        for field, kept, given in _overruled(schedule.init(), own):
+            kind = type(schedule).__name__
             warn(
                 f"{name}: the state goes on with the curve that it began, {field}={kept}, and not "
                 f"with that of this {kind}, {field}={given}. To change to it: attrs.evolve(state, "
@@ -211,12 +190,65 @@ def warn_of_overruled(schedules: Schedules, state: SchedulerState) -> None:
             )
 
 
-def _observes(schedule: Schedule) -> str | None:
-    # A class of the shape of a schedule need not say it; then it is shown evaluations.
-    return getattr(schedule, "observes", "evaluation")
+def _overruled(initial: Any, saved: Any) -> Iterator[tuple[str, int, int]]:
+    """Yield each length that differs: its name, in the saved state, and in the initial one."""
+    if isinstance(initial, dict) and isinstance(saved, dict):
+        for key, name in (("warmup", "warmup_steps"), ("horizon", "steps")):
+            given, kept = initial.get(key), saved.get(key)
+            if isinstance(given, int) and isinstance(kept, int) and given != kept:
+                yield name, kept, given
+        for key, own in initial.items():
+            yield from _overruled(own, saved.get(key))
+    elif isinstance(initial, list) and isinstance(saved, list):
+        for pair in zip(initial, saved, strict=False):
+            yield from _overruled(*pair)
 
 
-def _schedules(lr: Any) -> Schedules:
-    if isinstance(lr, Mapping):
-        return {name: _schedules(own) for name, own in lr.items()}
-    return as_schedule(lr)
+def with_mode(schedule: Any, mode: Mode | None) -> Any:
+    """Return a schedule that takes more for better, also in schedules within it.
+
+    One that has a ``mode`` stays as it is. Schedules without a mode assume ``"min"``, so ``"min"``
+    and ``None`` change nothing.
+
+    Example:
+        >>> from functrain.schedules import Plateau
+        >>> with_mode(Plateau(0.1), "max").mode, with_mode(Plateau(0.1, mode="min"), "max").mode
+        ('max', 'min')
+    """
+    inner = next(without_mode(schedule), None) if mode == "max" else None
+    if inner is None:
+        return schedule
+    if type(schedule) in (tuple, list):
+        return type(schedule)(with_mode(part, mode) for part in schedule)
+    if inner is schedule and hasattr(schedule, "mode"):
+        return attrs.evolve(schedule, mode=mode)
+    kind = type(schedule)
+    if inner is schedule or not attrs.has(kind):
+        name = getattr(inner, "name", type(inner).__name__)
+        raise ConfigurationError(
+            f"{name if inner is schedule else f'{name} in {kind.__name__}'} takes less for better "
+            "by default, but more of the monitored metric is better. Give it mode='max' (or "
+            "mode='min', if that is meant)"
+        )
+    fields = {field.alias: getattr(schedule, field.name) for field in attrs.fields(kind)}
+    return attrs.evolve(schedule, **{name: with_mode(part, mode) for name, part in fields.items()})
+
+
+def without_mode(schedule: Any) -> Iterator[Any]:
+    """Yield the schedules in it that go by a metric of evaluations and have no mode."""
+    # Asked of the class: a wrapper may delegate every attribute to the schedule within it.
+    if hasattr(type(schedule), "needs_mode") and schedule.needs_mode is True:
+        yield schedule
+    else:
+        for part in _parts(schedule):
+            yield from without_mode(part)
+
+
+def _parts(schedule: Any) -> Iterable[Any]:
+    if isinstance(schedule, tuple | list):
+        return schedule
+    if not hasattr(schedule, "observe"):
+        return ()
+    if attrs.has(type(schedule)):
+        return [getattr(schedule, field.name) for field in attrs.fields(type(schedule))]
+    return list(getattr(schedule, "__dict__", {}).values())

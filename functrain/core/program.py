@@ -254,5 +254,5 @@ class Program(StateReader):
 
     def with_horizon(self, state: TrainState, steps: int) -> TrainState:
         """Fill in the run's length where a schedule left it open; what is set already stays."""
-        scheduler = learning_rate.with_horizon(self.schedules, state.scheduler, steps)
+        scheduler = learning_rate.with_total_steps(self.schedules, state.scheduler, steps)
         return with_fields(state, scheduler=scheduler)

@@ -72,12 +72,11 @@ def explain_schedule(error: KeyError, fixed: StaticParts, state: TrainState) -> 
     if is_consumed(state):
         return
     schedules = learning_rate.schedules(fixed.recipe.optimizer)
-    for name, curve in learning_rate.curves(schedules, state.scheduler):
-        missing = curve.schedule.init().keys() - curve.own.keys()
-        if missing:
+    for name, schedule, own, _ in learning_rate.each_schedule(schedules, state.scheduler):
+        if schedule.init().keys() - own.keys():
             raise ScheduleStateError(
                 f"{name}: the state was made with another schedule than this "
-                f"{type(curve.schedule).__name__}: it has {dict(curve.own)!r}. To begin this one "
+                f"{type(schedule).__name__}: it has {dict(own)!r}. To begin this one "
                 "at the step of the state: attrs.evolve(state, "
                 "scheduler=program.init().scheduler)"
             ) from error

@@ -268,4 +268,4 @@ def _has_open_length(program: AnyProgram) -> bool:
     if not isinstance(program, Program):
         return False
     begun = learning_rate.init(program.schedules)
-    return learning_rate.with_horizon(program.schedules, begun, 7) != begun
+    return learning_rate.with_total_steps(program.schedules, begun, 7) != begun

@@ -119,7 +119,7 @@ def _scheduler_states(program: Program) -> list[Any]:
     start, found = learning_rate.init(program.schedules), []
     for steps in (1_000, 1_000_000):
         with contextlib.suppress(ConfigurationError):
-            found.append(learning_rate.with_horizon(program.schedules, start, steps))
+            found.append(learning_rate.with_total_steps(program.schedules, start, steps))
     return [start, *found]
 
 

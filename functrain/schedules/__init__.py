@@ -7,8 +7,7 @@ hold. ``decay.py`` is the one to read first.
 
 from typing import TYPE_CHECKING, NoReturn
 
-from functrain.core.given_schedules import Constant, Lambda, as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Constant, Lambda, Observed, Schedule, ScheduleState, as_schedule
 from functrain.errors.elsewhere import IN_SCHEDULES
 from functrain.errors.nearest import unknown_attribute
 from functrain.schedules.cyclic import CosineRestarts, Cyclic, OneCycle

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from functrain.core.schedule import Observed, Schedule
+from functrain.core.schedule import Observed, Schedule, observed_by
 from functrain.errors import ConfigurationError
 
 
 def observed(outer: Schedule, *inner: Schedule) -> Observed:
     """Return what the schedules inside observe."""
-    # A class that only has the shape of a schedule is shown evaluations: that is the rule.
-    wanted: list[Observed] = [getattr(schedule, "observes", "evaluation") for schedule in inner]
-    found = set(wanted) - {None}
-    if len(found) > 1:
+    kinds = set(map(observed_by, inner)) - {None}
+    if len(kinds) > 1:
         raise ConfigurationError(
             f"{type(outer).__name__}: some of its schedules observe the training loss of each "
             "step and others a metric of evaluations; one schedule can be shown only one of them. "
             "(A class that does not inherit from Schedule counts as one that observes evaluations)"
         )
-    return found.pop() if found else None
+    return kinds.pop() if kinds else None
 
 
 def check_observed(outer: Any, attribute: Any, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.given_schedules import plain_float
+from functrain.core.schedule import plain_float
 from functrain.errors import ConfigurationError
 
 __all__ = ["exactly_one", "multiplied", "plain_float"]

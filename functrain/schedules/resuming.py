@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from functrain.core.curve import RESTARTED, Curve
-from functrain.core.learning_rate import SchedulerState, Schedules
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.learning_rate import SchedulerState, Schedules, own_state
+from functrain.core.schedule import Schedule, ScheduleState, observed_by
 from functrain.errors import ConfigurationError, FunctrainError, ScheduleStateError
 from functrain.schedules.composite import own_end
+from functrain.schedules.curve import Curve
 from functrain.schedules.torch_schedule import TORCH_STATE, TorchSchedule
 
 _MOST_ADVANCES = 1000  # of a schedule that must be advanced to be known; about 0.3 s of torch's
@@ -20,9 +20,9 @@ def resumed(schedules: Schedules, state: SchedulerState) -> SchedulerState:
     if isinstance(schedules, dict):
         _check_same("the lr of groups", schedules.keys(), state)
         return {name: resumed(own, state[name]) for name, own in schedules.items()}
-    curve = Curve(schedules, state)
-    merged: SchedulerState = _merged(schedules.init(), curve.own, type(schedules).__name__)
-    return curve.with_own(merged)
+    own, start = own_state(state)
+    merged: ScheduleState = _merged(schedules.init(), own, type(schedules).__name__)
+    return Curve(schedules, merged, start).state
 
 
 def ends_before(curve: Curve, at: int, steps: int) -> bool:
@@ -63,22 +63,22 @@ def ends_at_zero(curve: Curve, at: int, steps: int) -> bool:
     return not any(last) and late and curve.was_positive(steps)
 
 
-def stretched(curve: Curve, at: int, steps: int) -> ScheduleState:
-    """Return the state at update `at` of a run that had this length from the beginning.
+def stretch(curve: Curve, at: int, steps: int) -> Curve:
+    """Return the curve at update `at` of a run that had this length from the beginning.
 
     A schedule that observes metrics keeps what it learned from them.
     """
-    length = steps - curve.start
-    if getattr(curve.schedule, "observes", "evaluation") is None:
-        return curve.with_own(_advanced(curve.schedule, curve.fresh(length), at - curve.start))
-    reopened = _reopened(curve.schedule.init(), curve.own)
-    return curve.with_own(curve.schedule.with_horizon(reopened, length))
+    schedule, length = curve.schedule, steps - curve.start
+    if observed_by(schedule) is None:
+        own = _advanced(schedule, curve.fresh(length), at - curve.start)
+    else:
+        own = schedule.with_horizon(_reopened(schedule.init(), curve.own), length)
+    return Curve(schedule, own, curve.start)
 
 
-def restarted(curve: Curve, at: int, steps: int) -> ScheduleState:
-    """Return the state of a schedule whose update 0 is `at`, and that ends with the run."""
-    fresh = curve.fresh(steps - at)
-    return {RESTARTED: at, "schedule": fresh} if at else fresh
+def restart(curve: Curve, at: int, steps: int) -> Curve:
+    """Return the curve of a schedule whose update 0 is `at`, and that ends with the run."""
+    return Curve(curve.schedule, curve.fresh(steps - at), at)
 
 
 def _last_rates(curve: Curve, at: int, steps: int) -> list[float]:

@@ -6,8 +6,7 @@ import math
 
 import attrs
 
-from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Observed, Schedule, ScheduleState, as_schedule
 from functrain.errors.calls import explained
 from functrain.errors.validators import number
 from functrain.schedules.composite import observed, own_end

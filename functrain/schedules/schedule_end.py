@@ -8,7 +8,6 @@ from typing import Literal, TypeAlias
 import attrs
 
 from functrain.core import learning_rate
-from functrain.core.curve import Curve
 from functrain.core.learning_rate import SchedulerState, Schedules
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, State
@@ -23,6 +22,7 @@ from functrain.errors.base import warn
 from functrain.errors.validators import one_of, optional
 from functrain.schedules import resuming
 from functrain.schedules.composite import own_end
+from functrain.schedules.curve import Curve, curves, map_curves
 
 # How a run continues beyond the end of its schedule.
 _End: TypeAlias = Literal["keep", "stretch", "restart"]
@@ -90,11 +90,11 @@ def continued(
     if steps is None or at >= steps or schedule_end == "keep":
         return scheduler
     if schedule_end is None:
-        for name, curve in learning_rate.curves(schedules, scheduler):
+        for name, curve in curves(schedules, scheduler):
             _check(name, curve, at, steps)
         return scheduler
     function = functools.partial(_continued, at=at, steps=steps, choice=schedule_end)
-    return learning_rate.map_curves(function, schedules, scheduler)
+    return map_curves(function, schedules, scheduler)
 
 
 def with_resumed_schedule(
@@ -122,7 +122,7 @@ def guarded(program: AnyProgram, steps: int | None, schedule_end: ScheduleEnd) -
 
 def _check(name: str, curve: Curve, at: int, steps: int) -> None:
     """Refuse to continue at a rate of zero; warn about another constant last rate."""
-    kind, longer = type(curve.schedule).__name__, resuming.is_longer(curve, steps)
+    kind, longer = curve.kind, resuming.is_longer(curve, steps)
     try:
         ends, at_zero = curve.end(steps), resuming.ends_at_zero(curve, at, steps)
     except FunctrainError:
@@ -156,7 +156,7 @@ def _check(name: str, curve: Curve, at: int, steps: int) -> None:
 
 def _longer(curve: Curve, at: int) -> str:
     """Say how a schedule with a length of its own may reach the end of the run."""
-    kind = type(curve.schedule).__name__
+    kind = curve.kind
     if own_end(curve.schedule) is None:
         return f", or give {kind} values up to there"
     if at:
@@ -189,18 +189,18 @@ def _can(curve: Curve, at: int, steps: int, choice: str) -> bool:
 def _continued(curve: Curve, at: int, steps: int, choice: str) -> SchedulerState:
     if not resuming.ends_before(curve, at, steps):
         return curve.state
-    change = resuming.stretched if choice == "stretch" else resuming.restarted
+    change = resuming.stretch if choice == "stretch" else resuming.restart
     try:
-        state = change(curve, at, steps)
+        changed = change(curve, at, steps)
     except FunctrainError:
         raise
     except Exception:  # of a torch scheduler, or of the user's function
-        state = None
+        changed = None
     # Otherwise repeating the call would change the schedule once more.
-    if state is None or resuming.ends_before(Curve(curve.schedule, state), at, steps):
+    if changed is None or resuming.ends_before(changed, at, steps):
         raise ScheduleEndedError(
             f'schedule_end="{choice}": {curve.schedule!r} has a length of its own and ends before '
             f"the run, which continues to update {steps}. Give it no length, so that it ends with "
             'the run, or one that reaches so far; or schedule_end="keep" for its last rate'
         )
-    return state
+    return changed.state

@@ -7,8 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Observed, Schedule, ScheduleState, as_schedule
 from functrain.errors import ConfigurationError, MissingMetricWarning, ScheduleStateError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained

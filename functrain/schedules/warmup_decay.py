@@ -7,8 +7,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from functrain.core.given_schedules import as_schedule
-from functrain.core.schedule import Observed, Schedule, ScheduleState
+from functrain.core.schedule import Observed, Schedule, ScheduleState, as_schedule
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import integer, number, one_of, optional

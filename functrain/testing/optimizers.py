@@ -73,7 +73,7 @@ def gradients(params: Params, step: int) -> Params:
 
 def _rate(optimizer: Optimizer, step: int) -> Any:
     schedules = learning_rate.schedules(optimizer)
-    state = learning_rate.with_horizon(schedules, learning_rate.init(schedules), 100)
+    state = learning_rate.with_total_steps(schedules, learning_rate.init(schedules), 100)
     return learning_rate.rate(schedules, state, step)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint.run_state import LoopState
-from functrain.core import learning_rate
 from functrain.core.protocol import AnyProgram
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
@@ -17,6 +16,7 @@ from functrain.errors import MissingMetricWarning, RecipeChangedWarning, Schedul
 from functrain.errors.base import warn
 from functrain.metrics.log_file import Row
 from functrain.metrics.mode import mode_of_name, resolved_mode
+from functrain.schedules import metric_modes
 from functrain.training.early_stopping import resumption
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
 from functrain.training.monitored import By, Monitored, check_possible
@@ -83,7 +83,7 @@ class Decisions:
         rules = each_rule(self.rule)
         waiting: dict[By, bool] = {
             "checkpoints": self.keeps_best,
-            "schedule": learning_rate.observes_evaluations(self.program.schedules),
+            "schedule": metric_modes.observes_evaluations(self.program.schedules),
             "restore_best": self.restores_best,
         }
         return [
@@ -106,7 +106,7 @@ class Decisions:
 
     def check_schedule(self) -> None:
         """Refuse a schedule that takes less for better where more of the metric is better."""
-        learning_rate.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
+        metric_modes.check_mode(self.program.schedules, self.mode or mode_of_name(self.monitor))
 
     # -- resuming ----------------------------------------------------------------------------
 
@@ -178,8 +178,8 @@ class Decisions:
         schedules = self.program.schedules
         monitors = {resumption.full_name(each["monitor"]) for each in (before, now)}
         another = len(monitors) > 1
-        if learning_rate.needs_mode(schedules) or (
-            another and learning_rate.observes_evaluations(schedules)
+        if metric_modes.needs_mode(schedules) or (
+            another and metric_modes.observes_evaluations(schedules)
         ):
             raise ScheduleStateError(
                 f"the learning rate schedule used {_shown(before)} so far, and would use "

@@ -12,10 +12,10 @@ from torch import nn
 from functrain import tree
 from functrain.checkpoint.format.changed_in_use import described
 from functrain.core import averages, learning_rate
-from functrain.core.given_schedules import Lambda
 from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, AnyState
+from functrain.core.schedule import Lambda
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.description import describe as describe_data
@@ -110,9 +110,10 @@ def _rates(program: AnyProgram, steps: int | None) -> Iterator[tuple[str, dict[s
     """Yield the rates of functions of the step, which a recipe has by their names only."""
     for prefix, leaf in program.leaves().items():
         state = learning_rate.init(leaf.schedules)
-        for name, curve in learning_rate.curves(leaf.schedules, state, f"{prefix}lr"):
-            if isinstance(curve.schedule, Lambda) and steps is not None:
-                yield name, _known(curve.schedule, steps)
+        each = learning_rate.each_schedule(leaf.schedules, state, f"{prefix}lr")
+        for name, schedule, *_ in each:
+            if isinstance(schedule, Lambda) and steps is not None:
+                yield name, _known(schedule, steps)
 
 
 def _known(schedule: Lambda, steps: int) -> dict[str, float]:

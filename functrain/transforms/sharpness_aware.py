@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.given_schedules import plain_float
 from functrain.core.gradients import GradientFunction, Gradients, Request
 from functrain.core.precision import widened
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
+from functrain.core.schedule import plain_float
 from functrain.core.state import Tensors
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
