@@ -16,16 +16,12 @@ from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
 from functrain.schedules.piecewise import MultiStep, Piecewise, Step
 from functrain.schedules.plateau import Plateau
-from functrain.schedules.scaled import ExponentialWarmup, Scaled
+from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Joined, Sequential
 from functrain.schedules.spike import Spike
 from functrain.schedules.torch_schedule import TorchSchedule
-from functrain.schedules.warmup_decay import (
-    Warmup,
-    WarmupCosine,
-    WarmupLinear,
-    WarmupStableDecay,
-)
+from functrain.schedules.warmup import ExponentialWarmup, Warmup
+from functrain.schedules.warmup_decay import WarmupCosine, WarmupLinear, WarmupStableDecay
 
 __all__ = [
     "Constant",

@@ -17,20 +17,26 @@ from functrain.schedules.total_steps import WithTotalSteps, known_total_steps
 
 @attrs.frozen(repr=False)
 class Decay(WithTotalSteps):
-    """A curve from `lr` to `end`, and `end` after it; a subclass has the curve."""
+    """A curve from `lr` to `end`, and `end` after it; a subclass has the curve.
+
+    Where the state has a warmup, the rate rises in a straight line from 0 before the curve begins.
+    """
 
     base: float = attrs.field(alias="lr", converter=plain_float, validator=number(minimum=0))
     end: float = attrs.field(default=0.0, converter=plain_float, validator=number(minimum=0))
     steps: int | None = attrs.field(default=None, validator=optional(integer(minimum=1)))
 
     def curve(self, step: int, steps: int) -> float:
-        """Return the point at `step`, which is below `steps`."""
+        """Return the point at `step` of a curve of so many steps; `step` is below `steps`."""
         raise NotImplementedError
 
     def lr(self, state: ScheduleState, step: int) -> float:
-        """Return the point of the curve at `step`, or its end."""
-        horizon = known_total_steps(self, state)
-        return self.end if step >= horizon else self.curve(step, horizon)
+        """Return the point of the warmup or the curve at `step`, or the end."""
+        total_steps = known_total_steps(self, state)
+        warmup: int = state.get("warmup", 0)
+        if step < warmup:
+            return self.base * step / warmup
+        return self.end if step >= total_steps else self.curve(step - warmup, total_steps - warmup)
 
 
 @explained

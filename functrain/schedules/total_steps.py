@@ -28,8 +28,8 @@ class WithTotalSteps(Schedule):
     def _open(self) -> ScheduleState:
         return {"horizon": None}
 
-    def _filled(self, state: ScheduleState, horizon: int) -> ScheduleState:
-        return {"horizon": check_total_steps(self, horizon)}
+    def _filled(self, state: ScheduleState, total_steps: int) -> ScheduleState:
+        return {"horizon": check_total_steps(self, total_steps)}
 
 
 def known_total_steps(schedule: Schedule, state: ScheduleState, field: str = "steps") -> int:
