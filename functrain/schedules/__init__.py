@@ -12,14 +12,13 @@ from functrain.errors.elsewhere import IN_SCHEDULES
 from functrain.errors.nearest import unknown_attribute
 from functrain.schedules.cyclic import CosineRestarts, Cyclic, OneCycle
 from functrain.schedules.decay import Cosine, Exponential, InverseSqrt, Linear, Polynomial
-from functrain.schedules.from_torch import from_torch
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic
 from functrain.schedules.piecewise import MultiStep, Piecewise, Step
 from functrain.schedules.plateau import Plateau
 from functrain.schedules.scaled import Scaled
 from functrain.schedules.sequential import Joined, Sequential
 from functrain.schedules.spike import Spike
-from functrain.schedules.torch_schedule import TorchSchedule
+from functrain.schedules.torch_schedule import TorchSchedule, from_torch
 from functrain.schedules.warmup import ExponentialWarmup, Warmup
 from functrain.schedules.warmup_decay import WarmupCosine, WarmupLinear, WarmupStableDecay
 

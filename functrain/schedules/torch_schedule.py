@@ -1,13 +1,11 @@
-"""A learning rate scheduler of torch whose numbers live in the state of a schedule."""
+"""Any learning rate scheduler of torch as a pure schedule: ``from_torch``."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import inspect
-from collections import Counter
-from collections.abc import Callable, Mapping
-from numbers import Integral, Real
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -19,9 +17,59 @@ from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import number, optional
 from functrain.schedules.fields import plain_float
+from functrain.schedules.plain_state import from_plain, to_plain
 
 TORCH_STATE = frozenset({"lr", "group", "scheduler"})
 """Keys of a TorchSchedule's state; what is below them, the scheduler alone knows."""
+
+
+def from_torch(
+    factory: Callable[..., Any], *, lr: float | None = None, **kwargs: Any
+) -> TorchSchedule:
+    """Return a torch scheduler as a pure schedule with the same sequence of learning rates.
+
+    Args:
+        factory: a class of `torch.optim.lr_scheduler`, another class with the same methods, or a
+            function that takes an optimizer and returns a scheduler.
+        lr: the optimizer's learning rate. Schedulers inside another one may leave it out.
+            OneCycleLR and CyclicLR set their own, and do not read this one.
+        kwargs: the scheduler's arguments, without the optimizer. Where torch wants schedulers,
+            give what this function returns.
+
+    Returns:
+        A schedule; see TorchSchedule for what it costs and keeps.
+
+    Raises:
+        ConfigurationError: schedulers inside this one have other learning rates, or it sets
+            another hyperparameter of the optimizer too, as OneCycleLR does with the momentum.
+
+    Example:
+        >>> from torch.optim.lr_scheduler import LinearLR, SequentialLR, StepLR
+        >>> schedule = from_torch(
+        ...     SequentialLR,
+        ...     lr=1.0,
+        ...     schedulers=[
+        ...         from_torch(LinearLR, start_factor=0.5, total_iters=2),
+        ...         from_torch(StepLR, step_size=1, gamma=0.1),
+        ...     ],
+        ...     milestones=[2],
+        ... )
+        >>> [round(schedule(step), 3) for step in range(5)]
+        [0.5, 0.75, 1.0, 0.1, 0.01]
+    """
+    if not callable(factory) or (hasattr(factory, "get_last_lr") and not isinstance(factory, type)):
+        raise ConfigurationError(
+            "from_torch: give the class and its arguments without the optimizer, as in "
+            f"from_torch(StepLR, lr=0.1, step_size=30); got {factory!r}"
+        )
+    if "optimizer" in kwargs:
+        raise ConfigurationError(
+            "from_torch: leave the optimizer out; functrain's takes the schedule as its lr"
+        )
+    schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
+    if schedule.base is not None:
+        _refuse_other_hyperparameters(schedule)
+    return schedule
 
 
 @explained
@@ -55,7 +103,7 @@ class TorchSchedule(Schedule):
 
     def __call__(self, step: int) -> float:
         """Return the lr of update number `step`, by replaying all updates before it."""
-        if _wants_metric(self._build(self.optimizer())):
+        if self.observes is not None:
             raise ScheduleStateError(
                 f"{self.name}'s lr depends on the metrics it has observed, not on the step: "
                 "use schedule.lr(state, step) with the state that observe returned"
@@ -65,9 +113,9 @@ class TorchSchedule(Schedule):
     @property
     def observes(self) -> Observed:
         """Return that it observes evaluations, if the scheduler's `step` takes a metric."""
-        if isinstance(self.factory, type):
-            return "evaluation" if _class_wants_metric(self.factory) else None
-        return "evaluation" if _wants_metric(self._build(self.optimizer())) else None
+        is_class = isinstance(self.factory, type)
+        kind = self.factory if is_class else type(self._build(self.optimizer()))
+        return "evaluation" if _wants_metric(kind) else None
 
     @property
     def tells_ahead(self) -> bool:
@@ -100,27 +148,18 @@ class TorchSchedule(Schedule):
         return self.advanced(state, 1)
 
     def advanced(self, state: ScheduleState, count: int) -> ScheduleState:
-        """Return the state after so many calls of `scheduler.step()`.
-
-        Args:
-            state: the schedule's state.
-            count: how many; the scheduler is built once for all.
-        """
+        """Return the state after so many calls of `scheduler.step()`, of one scheduler."""
         optimizer, scheduler = self._restore(state)
-        if _wants_metric(scheduler):
+        if _wants_metric(type(scheduler)):
             return state
         for _ in range(count):
             scheduler.step()
         return _snapshot(optimizer, scheduler)
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
-        """Return the state after one `scheduler.step(metric)`, where the scheduler takes one.
-
-        Warns:
-            MissingMetricWarning: the scheduler takes a metric, and it is None.
-        """
+        """Return the state after one `scheduler.step(metric)`, where the scheduler takes one."""
         optimizer, scheduler = self._restore(state)
-        if not _wants_metric(scheduler):
+        if not _wants_metric(type(scheduler)):
             return state
         if metric is None:
             notice = f"{self.name} was shown no metric at this evaluation; its lr stays as it is"
@@ -135,11 +174,7 @@ class TorchSchedule(Schedule):
         return getattr(self.factory, "__name__", repr(self.factory))
 
     def optimizer(self) -> torch.optim.SGD:
-        """Return an optimizer of one unused parameter, for the scheduler to write to.
-
-        Raises:
-            ConfigurationError: there is no learning rate.
-        """
+        """Return an optimizer of one unused parameter, for the scheduler to write to."""
         if self.base is None:
             raise ConfigurationError(
                 f"{self.name}: lr is missing; only schedulers inside another may leave it out. "
@@ -175,12 +210,11 @@ def _built(value: Any, optimizer: torch.optim.Optimizer) -> Any:
 
 
 def _snapshot(optimizer: torch.optim.Optimizer, scheduler: Any) -> ScheduleState:
-    group = optimizer.param_groups[0]
-    defaults = optimizer.defaults
+    group, unchanged = optimizer.param_groups[0], optimizer.defaults.items()
     written = {
         key: value
         for key, value in group.items()
-        if key not in ("params", "lr") and (key not in defaults or value != defaults[key])
+        if key not in ("params", "lr") and (key, value) not in unchanged
     }
     return {
         "lr": float(group["lr"]),
@@ -190,62 +224,35 @@ def _snapshot(optimizer: torch.optim.Optimizer, scheduler: Any) -> ScheduleState
 
 
 @functools.cache
-def _class_wants_metric(cls: type) -> bool:
-    parameters = list(inspect.signature(cls.step).parameters.values())[1:]  # type: ignore[attr-defined]
+def _wants_metric(kind: Any) -> bool:
+    """Return whether the `step` of a class of schedulers has to be given a metric."""
+    parameters = list(inspect.signature(kind.step).parameters.values())[1:]
     return any(parameter.default is parameter.empty for parameter in parameters)
 
 
-def _wants_metric(scheduler: Any) -> bool:
-    parameters = inspect.signature(scheduler.step).parameters.values()
-    return any(parameter.default is parameter.empty for parameter in parameters)
+def _refuse_other_hyperparameters(schedule: TorchSchedule) -> None:
+    """Refuse a scheduler that also sets other hyperparameters; torch checks its arguments here."""
+    moved = schedule.init()["group"].keys() & schedule.optimizer().defaults.keys()
+    if moved:
+        hint = "give it cycle_momentum=False, " if "momentum" in moved else ""
+        names = ", ".join(sorted(moved))
+        raise ConfigurationError(
+            f"{schedule.name} also sets {names} of the optimizer, and functrain's schedules give "
+            "the learning rate alone: the optimizer would train with the value that it was made "
+            f"with, unlike torch. To train so, {hint}or choose another scheduler"
+        )
 
 
-_KINDS: dict[str, Any] = {"tuple": tuple, "dict": dict, "Counter": Counter}
-
-
-def to_plain(value: Any, path: str = "state_dict") -> Any:
-    """Return `value` in dicts with string keys, lists, numbers, strings, bools and None.
-
-    Values without a form in JSON are tagged: a tuple becomes {"kind": "tuple", "items": [...]}, a
-    mapping with other keys than strings {"kind": "dict" or "Counter", "items": [[key, value]...]}.
-
-    Example:
-        >>> to_plain({"milestones": Counter([30, 80])})
-        {'milestones': {'kind': 'Counter', 'items': [[30, 1], [80, 1]]}}
-    """
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    if isinstance(value, list):
-        return [to_plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    if type(value) is dict and all(isinstance(key, str) for key in value):
-        return {key: to_plain(item, f"{path}.{key}") for key, item in value.items()}
-    if type(value) in _KINDS.values():
-        items = list(value.items()) if isinstance(value, Mapping) else list(value)
-        pairs = [list(item) for item in items] if isinstance(value, Mapping) else items
-        return {"kind": type(value).__name__, "items": to_plain(pairs, path)}
-    raise ScheduleStateError(
-        f"{path} is a {type(value).__name__}: {value!r}. The state of a schedule holds plain "
-        "numbers, strings, lists and dicts only, so that it can be saved exactly"
-    )
-
-
-def from_plain(value: Any) -> Any:
-    """Return what `to_plain` was given, in fresh containers.
-
-    Example:
-        >>> from_plain(to_plain({"betas": (0.9, 0.95)}))
-        {'betas': (0.9, 0.95)}
-    """
-    if isinstance(value, list):
-        return [from_plain(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"kind", "items"} and value["kind"] in _KINDS:
-        items = from_plain(value["items"])
-        kind = _KINDS[value["kind"]]
-        return kind(items) if kind is tuple else kind(dict(items))
-    return {key: from_plain(item) for key, item in value.items()}
+def _common_lr(factory: Any, lr: float | None, kwargs: dict[str, Any]) -> float | None:
+    """Return `lr`, or the one learning rate of the schedulers among the arguments."""
+    rates = set() if lr is None else {plain_float(lr)}
+    for value in kwargs.values():
+        for inner in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(inner, TorchSchedule) and inner.base is not None:
+                rates.add(inner.base)
+    if len(rates) > 1:
+        raise ConfigurationError(
+            f"{getattr(factory, '__name__', factory)}: its schedulers share one optimizer and so "
+            f"one lr, got {sorted(map(repr, rates))}. Give it once, to the outermost from_torch"
+        )
+    return next(iter(rates), None)
