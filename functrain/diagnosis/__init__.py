@@ -1,5 +1,5 @@
 """Explanations of a failed step: mismatches, layers and shapes, where a NaN began.
 
-Only ``except`` blocks and refusals import it, when they run; a step that succeeds never does. Begin
-with ``step_errors.py``, which asks the others.
+Only ``except`` blocks, refusals and a step whose schedule may have ended import it, when they run.
+Begin with ``step_errors.py``, which asks the others.
 """

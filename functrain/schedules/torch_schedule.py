@@ -36,9 +36,6 @@ def from_torch(
         kwargs: the scheduler's arguments, without the optimizer. Where torch wants schedulers,
             give what this function returns.
 
-    Returns:
-        A schedule; see TorchSchedule for what it costs and keeps.
-
     Raises:
         ConfigurationError: schedulers inside this one have other learning rates, or it sets
             another hyperparameter of the optimizer too, as OneCycleLR does with the momentum.
@@ -63,9 +60,8 @@ def from_torch(
             f"from_torch(StepLR, lr=0.1, step_size=30); got {factory!r}"
         )
     if "optimizer" in kwargs:
-        raise ConfigurationError(
-            "from_torch: leave the optimizer out; functrain's takes the schedule as its lr"
-        )
+        told = "leave the optimizer out; functrain's takes the schedule as its lr"
+        raise ConfigurationError(f"from_torch: {told}")
     schedule = TorchSchedule(factory, _common_lr(factory, lr, kwargs), kwargs)
     if schedule.base is not None:
         _refuse_other_hyperparameters(schedule)
@@ -80,12 +76,9 @@ class TorchSchedule(Schedule):
     The state is {"lr": the present lr, "group": what the scheduler wrote into the optimizer's
     parameter group, "scheduler": its `state_dict()`}, all plain values. Each `advance` builds
     the scheduler around an optimizer of one unused parameter, loads the numbers, and steps it
-    once, so nothing mutable outlives a call (tens of microseconds). `lr` reads the state and
-    ignores the step. Calling the schedule with a step replays it from the start, which takes
-    that many advances.
-
-    A scheduler whose `step` wants a metric, as ReduceLROnPlateau's, moves at `observe`, any
-    other one at `advance`.
+    once, so nothing mutable outlives a call (tens of microseconds). A scheduler whose `step`
+    wants a metric, as ReduceLROnPlateau's, moves at `observe` instead. Calling the schedule with
+    a step replays it from the start.
 
     Args:
         factory: called with an optimizer and `kwargs`, returns a scheduler.
@@ -113,8 +106,9 @@ class TorchSchedule(Schedule):
     @property
     def observes(self) -> Observed:
         """Return that it observes evaluations, if the scheduler's `step` takes a metric."""
-        is_class = isinstance(self.factory, type)
-        kind = self.factory if is_class else type(self._build(self.optimizer()))
+        kind: Any = self.factory
+        if not isinstance(kind, type):
+            kind = type(self._build(self.optimizer()))
         return "evaluation" if _wants_metric(kind) else None
 
     @property
@@ -149,22 +143,22 @@ class TorchSchedule(Schedule):
 
     def advanced(self, state: ScheduleState, count: int) -> ScheduleState:
         """Return the state after so many calls of `scheduler.step()`, of one scheduler."""
-        optimizer, scheduler = self._restore(state)
-        if _wants_metric(type(scheduler)):
+        if self.observes is not None:
             return state
+        optimizer, scheduler = self._restore(state)
         for _ in range(count):
             scheduler.step()
         return _snapshot(optimizer, scheduler)
 
     def observe(self, state: ScheduleState, metric: float | None) -> ScheduleState:
         """Return the state after one `scheduler.step(metric)`, where the scheduler takes one."""
-        optimizer, scheduler = self._restore(state)
-        if not _wants_metric(type(scheduler)):
+        if self.observes is None:
             return state
         if metric is None:
-            notice = f"{self.name} was shown no metric at this evaluation; its lr stays as it is"
-            warn(notice, MissingMetricWarning)
+            told = f"{self.name} was shown no metric at this evaluation; its lr stays as it is"
+            warn(told, MissingMetricWarning)
             return state
+        optimizer, scheduler = self._restore(state)
         scheduler.step(float(metric))
         return _snapshot(optimizer, scheduler)
 
@@ -201,7 +195,7 @@ class TorchSchedule(Schedule):
 
 
 def _built(value: Any, optimizer: torch.optim.Optimizer) -> Any:
-    """Return a scheduler for a schedule, and a copy of anything else: torch may write into it."""
+    """Return a scheduler for a schedule; anything else is copied, for torch may write into it."""
     if isinstance(value, TorchSchedule):
         return value._build(optimizer)
     if isinstance(value, (list, tuple)):
