@@ -105,7 +105,7 @@ def module(
     differentiated, state = fixed.trainable if gradients else (), lend(state)
     with (
         _lending(fixed, state, weights) as lent,
-        without_autocast(),
+        without_autocast(state.device),
         precision.autocast(fixed.recipe.precision, state.device),
     ):
         yield fixed.model.lent(lent, state.buffers, training, differentiated)

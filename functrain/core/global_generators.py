@@ -1,7 +1,8 @@
-"""The global generators of ``random`` and ``numpy.random``, by their public functions.
+"""The global generators of Python, NumPy and accelerators, by their public functions.
 
-To save, seed and restore them takes 20 and 200 us, and torch's 3 us. So a program lends them to its
-steps only if its first steps drew from them, or if its user says so; see :class:`Draws`.
+Each has the methods of ``torch.Generator``. To save, seed and restore that of ``random`` takes 20
+us, that of NumPy 200 us, and torch's 3 us. So a program lends the first two to its steps only if
+its first steps drew from them, or if its user says so; see :class:`Draws`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import attrs
+import torch
 
-from functrain.errors import FunctrainWarning, RandomnessError
+from functrain.errors import FunctrainWarning
 from functrain.errors.base import warn
 
 GeneratorName: TypeAlias = Literal["python", "numpy"]
@@ -26,17 +28,9 @@ class PythonRandom:
 
     name: ClassVar[GeneratorName] = "python"
 
-    def save(self) -> Any:
-        """Return the state, for :meth:`restore`; two of them are equal if nothing was drawn."""
-        return random.getstate()
-
-    def start(self, seed: int) -> None:
-        """Seed the generator."""
-        random.seed(seed)
-
-    def restore(self, saved: Any) -> None:
-        """Put back bit for bit what :meth:`save` returned."""
-        random.setstate(saved)
+    get_state = staticmethod(random.getstate)
+    set_state = staticmethod(random.setstate)
+    manual_seed = staticmethod(random.seed)
 
 
 class NumpyRandom:
@@ -49,22 +43,22 @@ class NumpyRandom:
         # Importing NumPy alone does not import this; its first use within a step would.
         return importlib.import_module("numpy.random")
 
-    def save(self) -> Any:
-        """See :meth:`PythonRandom.save`; NumPy draws by MT19937 from then on."""
+    def get_state(self) -> Any:
+        """Return the state, which equals another if nothing was drawn; MT19937 goes on from it."""
         bits, state = self._numpy.get_bit_generator(), self._numpy.get_state(legacy=False)
         if type(bits) is not self._numpy.MT19937:
             self._numpy.set_bit_generator(self._numpy.MT19937(0))
         return bits, _comparable(state)
 
-    def start(self, seed: int) -> None:
-        """See :meth:`PythonRandom.start`."""
-        self._numpy.seed(seed & 0xFFFFFFFF)
-
-    def restore(self, saved: Any) -> None:
-        """See :meth:`PythonRandom.restore`."""
+    def set_state(self, saved: Any) -> None:
+        """Put back bit for bit what :meth:`get_state` returned."""
         bits, state = saved
         self._numpy.set_bit_generator(bits)
         self._numpy.set_state(state)
+
+    def manual_seed(self, seed: int) -> None:
+        """Seed the generator with the low 32 bits."""
+        self._numpy.seed(seed & 0xFFFFFFFF)
 
 
 def _comparable(state: Any) -> Any:
@@ -73,13 +67,33 @@ def _comparable(state: Any) -> Any:
     return tuple(state.tolist()) if hasattr(state, "tolist") else state
 
 
-Lent: TypeAlias = PythonRandom | NumpyRandom
-_BOTH: tuple[Lent, ...] = (PythonRandom(), NumpyRandom())
+_BOTH: tuple[Any, ...] = (PythonRandom(), NumpyRandom())
 
 
-def generators() -> tuple[Lent, ...]:
-    """Return the generator of ``random`` and, if NumPy is imported, that of ``numpy.random``."""
-    return _BOTH if sys.modules.get("numpy") is not None else _BOTH[:1]
+def generators() -> tuple[Any, ...]:
+    """Return the generator of ``random`` and, where it is installed, NumPy's."""
+    return _BOTH if sys.modules.get("numpy") is not None else _BOTH[:1]  # torch imports it
+
+
+def device_generator(device: torch.device | None) -> Any:
+    """Return the default generator of an accelerator; ``None`` for a device without its own."""
+    if device is None or device.type not in ("cuda", "xpu", "mps"):
+        return None
+    backend: Any = getattr(torch, device.type)
+    if device.type == "mps":
+        return _Mps
+    backend.init()  # the generators are made on first use
+    return backend.default_generators[
+        backend.current_device() if device.index is None else device.index
+    ]
+
+
+class _Mps:
+    """The generator of Apple's GPUs."""
+
+    get_state = staticmethod(torch.mps.get_rng_state)
+    set_state = staticmethod(torch.mps.set_rng_state)
+    manual_seed = staticmethod(torch.mps.manual_seed)
 
 
 @attrs.define(eq=False)
@@ -94,7 +108,7 @@ class Draws:
     names: set[str] = attrs.field(factory=set)
     scopes: int = 0
 
-    def lent(self) -> tuple[tuple[Lent, ...], bool]:
+    def lent(self) -> tuple[tuple[Any, ...], bool]:
         """Return the generators to lend to the next scope, and whether to watch them there."""
         self.scopes += 1
         if self.scopes <= _FIRST or self.scopes % _EVERY == 0:
@@ -114,20 +128,37 @@ class Draws:
             )
 
 
-def refuse_imported() -> None:
-    """Refuse draws from a ``numpy.random`` that was imported after the generators were saved."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is None:
-        return
-    drawn, fresh = numpy_random.get_bit_generator().state, numpy_random.MT19937().state
-    if drawn["bit_generator"] == fresh["bit_generator"] and _beginning(drawn) != _beginning(fresh):
-        raise RandomnessError(
-            "random numbers were drawn from numpy.random, which was imported within the same step "
-            "and so was seeded by the operating system: the same step gives another result next "
-            "time. Import numpy.random before the first step."
-        )
+class sample_scope:  # noqa: N801  (read as a verb: with sample_scope() as scope)
+    """Every global generator that code about data may draw from, lent and then put back.
 
+    These are torch's (of the CPU and, once CUDA is in use, of the current CUDA device) and those of
+    ``random`` and NumPy. :meth:`seed` starts them afresh as often as is wanted.
 
-def _beginning(state: dict[str, Any]) -> tuple[int, int]:
-    """Return the part of a state that a first draw changes, and a system seed does not."""
-    return state["state"]["pos"], int(state["state"]["key"][0])
+    Example:
+        >>> with sample_scope() as scope:
+        ...     scope.seed(7)
+        ...     a = torch.rand(())
+        ...     scope.seed(7)
+        ...     b = torch.rand(())
+        >>> a == b
+        tensor(True)
+    """
+
+    __slots__ = ("_lent", "_states")
+
+    def __enter__(self) -> sample_scope:
+        self._lent: list[Any] = [torch.default_generator, *generators()]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            self._lent.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        self._states = [one.get_state() for one in self._lent]
+        return self
+
+    def seed(self, seed: int) -> None:
+        """Start all the generators at ``seed`` (NumPy's takes its low 32 bits)."""
+        # Not as `scoped` starts them: runs of earlier versions must resume with the same samples.
+        for one in self._lent:
+            one.manual_seed(seed)
+
+    def __exit__(self, *_: object) -> None:
+        for one, state in zip(self._lent, self._states, strict=True):
+            one.set_state(state)

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.core.rng import derive, sample_scope, turn
+from functrain.core.global_generators import sample_scope
+from functrain.core.rng import derive, turn
 from functrain.data.hugging_face import Rows
 from functrain.data.reading_errors import stopped
 from functrain.errors.optional import require

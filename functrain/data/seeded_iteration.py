@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 
-from functrain.core.rng import derive, sample_scope
+from functrain.core.global_generators import sample_scope
+from functrain.core.rng import derive
 from functrain.data.reading_errors import is_of_dead_worker, refuse_stop, worker_died
 from functrain.errors import DataChangedError, EmptyDatasetError
 

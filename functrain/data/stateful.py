@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.rng import sample_scope
+from functrain.core.global_generators import sample_scope
 from functrain.data.own_generators import generator_states, set_generator_states
 from functrain.data.seeded_iteration import (
     END,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from functrain.core.rng import sample_scope
+from functrain.core.global_generators import sample_scope
 from functrain.core.state import TrainState
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from functrain.core.rng import device_generator
+from functrain.core.global_generators import device_generator
 from functrain.errors import CaptureError
 from functrain.populations.draws import Draw, Streams, described, draws
 from functrain.transforms.torch_internals import TorchDispatchMode

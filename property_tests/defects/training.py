@@ -8,8 +8,8 @@ PURITY = (
     defect(
         "the global random generator is not put back",
         "core/rng.py",
-        "        torch.default_generator.set_state(self._state)\n",
-        "        del self._state\n",
+        "                one.set_state(state)\n            if moved",
+        "                del state\n            if moved",
         "purity: a_step_is_pure",
     ),
     defect(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
-from functrain.core.rng import sample_scope, scoped
+from functrain.core.global_generators import sample_scope
+from functrain.core.rng import scoped
 from functrain.errors import ConfigurationError, FunctrainWarning, RandomnessError
 
 X = torch.linspace(-1.0, 1.0, 16).reshape(8, 2)
@@ -307,27 +308,6 @@ def test_the_generator_that_numpy_makes_at_its_first_use_is_seeded_too() -> None
     command = [sys.executable, "-c", SCRIPT]
     first, second = subprocess.run(command, capture_output=True, check=True).stdout.split()
     assert first == second
-
-
-class TestNumpyImportedWithin:
-    def scope(self, monkeypatch: pytest.MonkeyPatch, use: Callable[[], object]) -> None:
-        with monkeypatch.context() as hidden:
-            hidden.delitem(sys.modules, "numpy")
-            scope = scoped(7)
-            scope.__enter__()
-        np.random.set_bit_generator(np.random.MT19937())  # as it is after the import
-        use()
-        scope.__exit__(None, None, None)
-
-    @pytest.mark.parametrize("use", [np.random.rand, np.random.randn])
-    def test_drawing_from_it_is_refused(
-        self, monkeypatch: pytest.MonkeyPatch, use: Callable[[], object]
-    ) -> None:
-        with pytest.raises(RandomnessError, match=r"Import numpy.random before the first step"):
-            self.scope(monkeypatch, use)
-
-    def test_the_import_alone_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.scope(monkeypatch, lambda: None)
 
 
 class TestSystemSeeds:

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.core.rng import Rng, derive, sample_scope, scoped
+from functrain.core.global_generators import sample_scope
+from functrain.core.rng import Rng, derive, scoped
 
 
 def snapshot() -> tuple[bytes, Any, bytes]:

@@ -105,7 +105,7 @@ class Consecutive:
         seed = self.rng.stream("step", number) if graph.draws else None
         draws = program.fixed.draws
         try:
-            with without_autocast() if seed is None else scoped(seed, device, draws=draws):
+            with without_autocast(device) if seed is None else scoped(seed, device, draws=draws):
                 scalars, outputs = graph.run(leaves, self._begin_to_write, seed)
         except Exception as error:
             from functrain.diagnosis.step_errors import explain_step

@@ -106,7 +106,11 @@ class Compiled(GraphStep):
         before_write = _nothing if lent is None else lent.take
         draws = seed if graph.draws else None
         device = state["skipped"].device
-        with without_autocast() if draws is None else scoped(draws, device, draws=self.fixed.draws):
+        with (
+            without_autocast(device)
+            if draws is None
+            else scoped(draws, device, draws=self.fixed.draws)
+        ):
             scalars, outputs = graph.run(leaves, before_write, seed)
         outputs["maker"] = self.maker
         return {**large, **scalars}, outputs
