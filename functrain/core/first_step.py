@@ -34,10 +34,9 @@ from functrain.core.batch import Batch, copied
 from functrain.core.loss import evaluate
 from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import StaticParts
-from functrain.core.rng import scoped
-from functrain.core.state import Tensors, TrainState, fields_of
+from functrain.core.rng import autocast_kinds, scoped
+from functrain.core.state import Tensors, TrainState, fields_of, is_made_for
 from functrain.core.torch_internals import (
-    is_autocast_on,
     is_below_compile,
     is_below_func,
     is_below_vmap,
@@ -49,7 +48,7 @@ from functrain.tree.containers import tensors
 
 
 def check(program: Any, state: Any, batch: Batch, is_eager: bool) -> None:
-    """Refuse a step that cannot be made; a state that the last step made was checked already.
+    """Refuse a step that cannot be made; a state that a step of it made was checked already.
 
     Raises:
         UnsupportedError: it is no state, or of a population; or the call is below
@@ -62,10 +61,10 @@ def check(program: Any, state: Any, batch: Batch, is_eager: bool) -> None:
     if is_eager:
         refuse_vmap()
         refuse_derivatives("train_step", state, batch)
-    if program.fixed.model.latest.is_it(state):
+    if is_made_for(program.fixed.model, state):
         return
     refuse_other_model(program.fixed, state)
-    warn_of_autocast(program.fixed)
+    warn_of_autocast(program.fixed, state.device)
     fields, recipe = fields_of(state), program.recipe
     scaled = recipe.precision == "fp16"
     # An average that stays behind, or no loss scale, would be no error and wrong numbers.
@@ -105,11 +104,11 @@ def refuse_other_model(fixed: StaticParts, state: TrainState) -> None:
         check_params(fixed, state)
 
 
-def warn_of_autocast(fixed: StaticParts) -> None:
+def warn_of_autocast(fixed: StaticParts, device: torch.device) -> None:
     """Warn of an autocast around the steps of a program in float32, which has no effect on them."""
     if is_lending.get():  # then it may be that of another program, which is no mistake
         return
-    if fixed.recipe.precision == "float32" and is_autocast_on():
+    if fixed.recipe.precision == "float32" and autocast_kinds(device):
         warn(
             "torch.autocast is on around train_step and has no effect on it: the program computes "
             'in float32. For mixed precision make it with functrain.program(..., precision="bf16")',

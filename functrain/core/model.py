@@ -23,7 +23,7 @@ from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, 
 from functrain.core.optimizer import NamedParams
 from functrain.core.outside_parameters import OutsideParameters
 from functrain.core.rng import turn
-from functrain.core.state import LatestState, Tensors
+from functrain.core.state import Tensors
 from functrain.errors import ModelError
 
 
@@ -65,7 +65,6 @@ class FunctionalModule:
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
-    latest: LatestState = attrs.field(factory=LatestState)
 
     @property
     def named_params(self) -> NamedParams:

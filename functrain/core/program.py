@@ -58,7 +58,7 @@ class Program(StateReader):
 
     fixed: StaticParts
     schedules: learning_rate.Schedules
-    device_step: step.DeviceStep
+    device_step: step.AnyDeviceStep
     donates: bool = False
     zero_rate: Literal["warn", "raise", "ignore"] = "warn"
     sharded: step.PlacedStep | None = None
@@ -172,15 +172,13 @@ class Program(StateReader):
         if (self.must_be_finite and not outputs["finite"]) or self.recipe.detect_anomaly:
             self.report(number, old, parts, outputs, stream, donation)
         nonfinite.refuse_stuck(number, outputs, new["loss_scale"])
-        maker, skipped = outputs.get("maker"), new.pop("skipped")
+        maker, counters = outputs.get("maker"), counters.after(given, new.pop("skipped"))
         if donation is not None:
             donation.take()
             maker = maker or donation.maker  # of a skipped update
-        counters = counters.after(given, skipped)
         scheduler = learning_rate.advance(self.schedules, scheduler, outputs["loss"])
-        after = made_by(maker, TrainState(**new, scheduler=scheduler, rng=rng, counters=counters))
-        self.fixed.model.latest.note(after)
-        return after, reported(outputs, lr)
+        after = TrainState(**new, scheduler=scheduler, rng=rng, counters=counters)
+        return made_by(maker, self.fixed.model, after), reported(outputs, lr)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
         """Compile the step for a state and a batch like these, without making one.

@@ -223,9 +223,14 @@ def scoped(
 
 def without_autocast(device: torch.device | None) -> AbstractContextManager[object]:
     """Return a context without the caller's autocast on a device; one may begin inside."""
-    kinds = ["cpu"] if device is None or device.type == "cpu" else ["cpu", device.type]
-    on = [kind for kind in kinds if torch.is_autocast_enabled(kind)]
+    on = autocast_kinds(device)
     return _autocast_off(on) if on else _NOTHING
+
+
+def autocast_kinds(device: torch.device | None) -> list[str]:
+    """Return for which kinds of device that a step on ``device`` uses autocast is on."""
+    kinds = {"cpu", "cpu" if device is None else device.type}
+    return [kind for kind in kinds if torch.is_autocast_enabled(kind)]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ leaf by leaf and rebuilt is the same state.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import attrs
@@ -75,14 +75,15 @@ class Loan:
 
     Attributes:
         maker: what made them, in memory of their own: the only one that may write to them.
+        model: of the step, whose structure the state fits.
         is_open: whether somebody has read them.
         handed: states with the same tensors that were handed out, for as long as they are held.
     """
 
-    __slots__ = ("handed", "is_open", "maker")
+    __slots__ = ("handed", "is_open", "maker", "model")
 
-    def __init__(self, maker: object) -> None:
-        self.maker, self.is_open = maker, False
+    def __init__(self, maker: object, model: object) -> None:
+        self.maker, self.model, self.is_open = maker, model, False
         self.handed: list[weakref.ref[TrainState]] = []
 
     def hand_out(self, state: TrainState) -> None:
@@ -156,9 +157,7 @@ class TrainState(_Lendable):
 
 
 def _refuse_assignment(state: TrainState, name: str, value: object) -> NoReturn:
-    raise StateAssignmentError(name)
-
-    # attrs says only "can't set attribute". Its own writes go past this method.
+    raise StateAssignmentError(name)  # attrs says only "can't set attribute"
 
 
 TrainState.__setattr__ = _refuse_assignment  # type: ignore[assignment,method-assign]
@@ -166,44 +165,41 @@ _FIELDS = tuple(field.name for field in attrs.fields(TrainState))
 _SLOTS: dict[str, Any] = {name: vars(TrainState)[name] for name in _FIELDS}
 
 
-class _Lending:
-    """A field of a state; a reader may keep the tensors in it."""
+def _lending(slot: Any) -> property:
+    """Return a field that notes when it is read: a reader may keep the tensors in it."""
 
-    def __init__(self, slot: Any) -> None:
-        self.slot = slot
-
-    def __get__(self, state: Any, owner: Any = None) -> Any:
-        if state is None:
-            return self
+    def read(state: TrainState) -> Any:
         if state._loan is not None:
             state._loan.is_open = True
-        return self.slot.__get__(state, owner)
+        return slot.__get__(state)
 
-    def __set__(self, state: Any, value: Any) -> None:
-        self.slot.__set__(state, value)
-
-    def __delete__(self, state: Any) -> None:
-        self.slot.__delete__(state)
+    return property(read, slot.__set__, slot.__delete__)
 
 
 for _name in ("params", "buffers", "optimizer", "ema"):
-    setattr(TrainState, _name, _Lending(_SLOTS[_name]))
+    setattr(TrainState, _name, _lending(_SLOTS[_name]))
 
 
-def fields_of(state: TrainState) -> dict[str, Any]:
+def fields_of(state: TrainState, names: Iterable[str] = _FIELDS) -> dict[str, Any]:
     """Return the fields of a state to code that keeps nothing in them."""
-    return {name: slot.__get__(state) for name, slot in _SLOTS.items()}
+    return {name: _SLOTS[name].__get__(state) for name in names}
 
 
 # The parameters of a state, for code that keeps none of them.
 params_of: Callable[[TrainState], Tensors] = _SLOTS["params"].__get__
 
 
-def made_by(maker: object, state: TrainState) -> TrainState:
-    """Return a new state whose tensors its maker alone has; ``None`` made none of them."""
-    if maker is not None:
-        object.__setattr__(state, "_loan", Loan(maker))
-    return state
+def made_by(maker: object, model: object, state: TrainState) -> TrainState:
+    """Return a new state that fits a model, whose tensors its maker alone has.
+
+    ``None`` has made none of them.
+    """
+    return _with_loan(state, Loan(maker, model))
+
+
+def is_made_for(model: object, state: TrainState) -> bool:
+    """Return whether a step of a model made a state, which then fits it."""
+    return state._loan is not None and state._loan.model is model
 
 
 State = TypeVar("State")
@@ -213,7 +209,7 @@ def handed_out(state: State) -> State:
     """Return a state to hand to code that may keep it; its tensors stay while it does."""
     if not isinstance(state, TrainState) or state._loan is None:
         return state
-    twin = _with_loan(fields_of(state), state._loan)
+    twin = _with_loan(TrainState(**fields_of(state)), state._loan)
     state._loan.hand_out(twin)
     return twin  # type: ignore[return-value]
 
@@ -231,11 +227,10 @@ def with_fields(state: State, **changes: Any) -> State:
         return attrs.evolve(state, **changes)  # type: ignore[misc]
     if state._loan is not None:
         state._loan.hand_out(state)
-    return _with_loan({**fields_of(state), **changes}, state._loan)  # type: ignore[return-value]
+    return _with_loan(TrainState(**{**fields_of(state), **changes}), state._loan)  # type: ignore[return-value]
 
 
-def _with_loan(fields: dict[str, Any], loan: Loan | None) -> TrainState:
-    state = TrainState(**fields)
+def _with_loan(state: TrainState, loan: Loan | None) -> TrainState:
     object.__setattr__(state, "_loan", loan)
     return state
 
@@ -250,6 +245,9 @@ class Donation:
 
     It is consumed when the first result is about to be written: a step that fails before has
     changed nothing, and a state that a step failed to finish cannot be used by mistake.
+
+    Attributes:
+        maker: the one that may write to the tensors, as nobody else has them.
     """
 
     def __init__(self, state: TrainState) -> None:
@@ -258,7 +256,7 @@ class Donation:
         self.maker = None if is_lent(state) else state._loan.maker
 
     def lends_to(self, maker: object) -> bool:
-        """Return whether a step may write to the tensors, as nobody else has them."""
+        """Return whether a step may write to the tensors."""
         return maker is self.maker
 
     def take(self) -> None:
@@ -273,31 +271,6 @@ class Donation:
         for name, value in self._fields.items():
             object.__setattr__(self._state, name, value)
         self._fields = {}
-
-
-class LatestState:
-    """The state that the latest step returned, which the next step need not check again.
-
-    It is held weakly, and changes no result.
-    """
-
-    def __init__(self) -> None:
-        self._held: Callable[[], TrainState | None] = _nothing
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LatestState, ()
-
-    def note(self, state: TrainState) -> None:
-        """Note a state that a step is about to return."""
-        self._held = weakref.ref(state)
-
-    def is_it(self, state: TrainState) -> bool:
-        """Return whether a state is the noted one."""
-        return self._held() is state
-
-
-def _nothing() -> None:
-    return None
 
 
 def without_samples(state: Any, given: Split) -> Any:

@@ -18,7 +18,7 @@ from functrain.core.loss import LossFunction, Outcome, refuse_weight
 from functrain.core.metrics import Metrics, computed
 from functrain.core.recipe import Evaluations, Recipe, StaticParts
 from functrain.core.rng import scoped
-from functrain.core.state import Donation, Tensors, TrainState
+from functrain.core.state import Donation, Tensors, TrainState, is_made_for
 from functrain.tree import NamedDict
 
 
@@ -150,7 +150,7 @@ class StateReader:
         """Return the state of one program with whole leaves; ``batch`` is for the message."""
         first_step.require_state(state, batch)
         first_step.refuse_members(state)
-        if not self.fixed.model.latest.is_it(state):
+        if not is_made_for(self.fixed.model, state):
             first_step.refuse_other_model(self.fixed, state)
         return self.gathered(state)
 

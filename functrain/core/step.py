@@ -1,11 +1,11 @@
 """The device part of a train step: a pure function from dicts of tensors to dicts of tensors.
 
-:func:`take_step` is the whole of it. Nothing here knows about counters, schedules, files or clocks,
-so this is the part that is compiled, vmapped and sharded.
+:meth:`DeviceStep.take_step` is the whole of it. Nothing here knows about counters, schedules, files
+or clocks, so this is the part that is compiled, vmapped and sharded.
 
-It is executed in two ways. :data:`EAGER` uses the optimizer's kernel and the host's knowledge of
-the CPU; :func:`functional` uses the optimizer's rule, works on any tensor-like values, and never
-asks for one on the host.
+It runs in two ways. :data:`EAGER` uses the optimizer's kernel and the host's knowledge of the CPU;
+:func:`by_rule` uses the optimizer's rule, works on any tensor-like values, and never asks for one
+on the host.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import attrs
 from torch import Tensor
 
 from functrain import tree
@@ -42,11 +43,10 @@ _PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")
 
 def device_state(state: TrainState) -> DeviceState:
     """Return the part of a state that its device step takes."""
-    fields = fields_of(state)
-    return {**{name: fields[name] for name in _PARTS}, "skipped": state.counters.skipped}
+    return {**fields_of(state, _PARTS), "skipped": state.counters.skipped}
 
 
-class DeviceStep(Protocol):
+class AnyDeviceStep(Protocol):
     """The device part of a step.
 
     With a ``donation`` it may write to the tensors of the state it is given, once it has taken the
@@ -73,7 +73,7 @@ class Warmable(Protocol):
         """Compile the step for inputs like these; nothing else happens."""
 
 
-class PlacedStep(DeviceStep, Protocol):
+class PlacedStep(AnyDeviceStep, Protocol):
     """A device step of several processes, with what a program needs to know of them."""
 
     def place(self, state: TrainState) -> TrainState:
@@ -104,129 +104,108 @@ class Kernels(NamedTuple):
 
     Attributes:
         gradients: (fixed, state, batches, seed) -> those before clipping.
-        foreach: whether to use torch's list kernels, which vmap does not know.
+        in_place: whether to write to tensors of the step, and to use torch's list kernels, which
+            vmap does not know.
         finite: asks whether to apply the update; a tensor leaves the choice to the device.
         writable: returns the state that ``update`` may write to.
-        maker: what may write to the state that the step returns; ``None`` where it shares tensors.
         update: the optimizer's rule, or its kernel with the signature of the rule.
         average: moves the average.
     """
 
     gradients: StepGradientFunction
-    foreach: bool
+    in_place: bool
     finite: Callable[[Recipe, Outputs], bool | Tensor]
     writable: Callable[[StaticParts, DeviceState, Donation | None, bool | Tensor], DeviceState]
-    maker: Callable[[StaticParts], object]
     update: Callable[[Optimizer, Tensors, Any, Tensors, Any], tuple[Tensors, Any]]
     average: Callable[[Average, dict[str, Any], Tensors, Any], dict[str, Any]]
 
 
-def take_step(
-    kernels: Kernels,
-    fixed: StaticParts,
-    state: DeviceState,
-    batches: list[Batch],
-    lr: Any,
-    ema_due: bool | Tensor,
-    donation: Donation | None = None,
-    seed: int | None = None,
-) -> tuple[DeviceState, Outputs]:
-    """Make one update: gradients, clipping, finite check, optimizer, average, selection.
+@attrs.frozen(eq=False)
+class DeviceStep:
+    """The device part of a step by some kernels: a function, :meth:`take_step`."""
 
-    The state and the micro-batches are not changed; with a ``donation`` the tensors of the state
-    may be overwritten and become those of the result. ``seed`` is that of this step's random
-    stream; without one, torch's generators are used as they are. Outputs hold ``loss``,
-    ``grad_norm`` and the user's ``metrics``; also ``finite``, where the program may skip an update.
-    """
-    recipe, device = fixed.recipe, state["skipped"].device
-    with nullcontext() if seed is None else scoped(seed, device, draws=fixed.draws):
-        gradients = functools.partial(kernels.gradients, fixed, state, batches, seed)
-        found = gradients()
-        if seed is not None:
-            refuse_system_seed(seed, gradients)
-        bounds = recipe.clip_norm, recipe.clip_value
-        grads, norm = clipped(found.grads, *bounds, kernels.foreach, found.norm)
-        loss, _, metrics = found.outcome
-        reported = computed(metrics, loss.device) if metrics else {}
-        outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
-        finite: bool | Tensor = True
-        if recipe.can_skip:
-            finite = outputs["finite"] = kernels.finite(recipe, outputs)
-        if finite is False:
-            return nonfinite.skipped(state, loss), outputs
-        old = kernels.writable(fixed, {**state, "params": found.params}, donation, finite)
-        if (maker := kernels.maker(fixed)) is not None:
-            outputs["maker"] = maker
-        params = old["params"]
-        trained = {path: params[path] for path in fixed.trainable}
-        trained, optimizer = kernels.update(recipe.optimizer, grads, old["optimizer"], trained, lr)
-        new = {**old, "params": {**params, **trained}, "optimizer": optimizer}
-        new["buffers"] = found.buffers
-        if recipe.ema is not None:
-            new["ema"] = kernels.average(recipe.ema, old["ema"], new["params"], ema_due)
-        return nonfinite.selected(finite, new, state, loss), outputs
+    kernels: Kernels
+    fixed: StaticParts
 
+    def take_step(
+        self,
+        state: DeviceState,
+        batches: list[Batch],
+        lr: Any,
+        ema_due: bool | Tensor,
+        donation: Donation | None = None,
+        seed: int | None = None,
+    ) -> tuple[DeviceState, Outputs]:
+        """Make one update: gradients, clipping, finite check, optimizer, average, selection.
 
-def eager(fixed: StaticParts) -> DeviceStep:
-    """Return the device step of a program to which nothing has been applied."""
-    return functools.partial(take_step, EAGER, fixed)
+        The state and the micro-batches are not changed; with a ``donation`` the tensors of the
+        state may be overwritten and become those of the result. ``seed`` is that of this step's
+        random stream; without one, torch's generators are used as they are. Outputs hold ``loss``,
+        ``grad_norm`` and the user's ``metrics``; ``finite``, where the program may skip an update;
+        and ``maker``, if the new state has memory of its own: what may write to it.
+        """
+        kernels, fixed, recipe = self.kernels, self.fixed, self.fixed.recipe
+        device = state["skipped"].device
+        with nullcontext() if seed is None else scoped(seed, device, draws=fixed.draws):
+            gradients = functools.partial(kernels.gradients, fixed, state, batches, seed)
+            found = gradients()
+            if seed is not None:
+                refuse_system_seed(seed, gradients)
+            bounds = recipe.clip_norm, recipe.clip_value
+            grads, norm = clipped(found.grads, *bounds, kernels.in_place, found.norm)
+            loss, _, metrics = found.outcome
+            reported = computed(metrics, loss.device) if metrics else {}
+            outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
+            finite: bool | Tensor = True
+            if recipe.can_skip:
+                finite = outputs["finite"] = kernels.finite(recipe, outputs)
+            if finite is False:
+                return nonfinite.skipped(state, loss), outputs
+            old = kernels.writable(fixed, {**state, "params": found.params}, donation, finite)
+            trained = {path: old["params"][path] for path in fixed.trainable}
+            trained, optimizer = kernels.update(
+                recipe.optimizer, grads, old["optimizer"], trained, lr
+            )
+            params = {**old["params"], **trained}
+            new = {**old, "params": params, "buffers": found.buffers, "optimizer": optimizer}
+            if recipe.ema is not None:
+                new["ema"] = kernels.average(recipe.ema, old["ema"], params, ema_due)
+            if kernels.in_place:
+                outputs["maker"] = fixed.trainable
+            return nonfinite.selected(finite, new, state, loss), outputs
 
-
-def is_eager(device_step: DeviceStep) -> bool:
-    """Return whether a device step is that of :func:`eager`."""
-    return isinstance(device_step, functools.partial) and device_step.args[0] is EAGER
-
-
-def functional(fixed: StaticParts, gradient_function: GradientFunction) -> DeviceStep:
-    """Return the device step that works under ``torch.func.vmap`` and can be captured as a graph.
-
-    ``lr``, ``ema_due`` and hyperparameters may be tensors. Nothing is changed in place.
-    """
-    kernels = by_rule(functools.partial(step_gradients, gradient_function))
-    return functools.partial(take_step, kernels, fixed)
+    __call__ = take_step
 
 
 def by_rule(gradients: StepGradientFunction) -> Kernels:
-    """Return how a step is executed by pure functions only, given how it finds its gradients."""
+    """Return pure functions only, given how a step finds its gradients.
+
+    A step by them works under ``torch.func.vmap`` and can be captured as a graph: ``lr``,
+    ``ema_due`` and hyperparameters may be tensors, and nothing is changed in place.
+    """
     return Kernels(
         gradients=gradients,
-        foreach=False,
+        in_place=False,
         finite=lambda recipe, outputs: nonfinite.finite(outputs),
         writable=lambda fixed, state, donation, finite: state,
-        maker=lambda fixed: None,
         update=lambda optimizer, *given: optimizer.update(*given),
         average=lambda ema, *given: ema.update(*given),
     )
 
 
-def _averaged_in_place(
-    ema: Average, average: dict[str, Any], params: Tensors, due: bool
-) -> dict[str, Any]:
-    ema.update_(average, params, due)
-    return average
+def functional(fixed: StaticParts, gradient_function: GradientFunction) -> DeviceStep:
+    """Return the device step :func:`by_rule` that takes gradients of each micro-batch so."""
+    return DeviceStep(by_rule(functools.partial(step_gradients, gradient_function)), fixed)
 
 
-def _updated_in_place(
-    optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
-) -> tuple[Tensors, Any]:
-    optimizer.update_(grads, state, params, lr)
-    return params, state
+def eager(fixed: StaticParts) -> DeviceStep:
+    """Return the device step of a program to which nothing has been applied."""
+    return DeviceStep(EAGER, fixed)
 
 
-def _donated_or_copied(
-    fixed: StaticParts, state: DeviceState, donation: Donation | None, finite: bool | Tensor
-) -> DeviceState:
-    """Take the donation and return its tensors, or return copies."""
-    is_lent = donation is None or not donation.lends_to(_maker(fixed))
-    if donation is None or is_lent or isinstance(finite, Tensor) or fixed.model.writes.kept:
-        return copied_state(state, fixed.trainable)
-    donation.take()
-    return {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
-
-
-def _maker(fixed: StaticParts) -> object:
-    """Return what tells the parameters that a step writes to from those of other steps."""
-    return fixed.trainable
+def is_eager(device_step: AnyDeviceStep) -> bool:
+    """Return whether a device step is that of :func:`eager`."""
+    return isinstance(device_step, DeviceStep) and device_step.kernels is EAGER
 
 
 def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
@@ -240,12 +219,36 @@ def copied_state(state: DeviceState, paths: list[str]) -> DeviceState:
     }
 
 
+def _donated_or_copied(
+    fixed: StaticParts, state: DeviceState, donation: Donation | None, finite: bool | Tensor
+) -> DeviceState:
+    """Take the donation and return its tensors, or return copies."""
+    is_own = donation is not None and donation.lends_to(fixed.trainable)
+    if donation is None or not is_own or isinstance(finite, Tensor) or fixed.model.writes.kept:
+        return copied_state(state, fixed.trainable)
+    donation.take()
+    return {**state, "optimizer": tree.thawed(state["optimizer"])}  # some write into it
+
+
+def _update_in_place(
+    optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
+) -> tuple[Tensors, Any]:
+    optimizer.update_(grads, state, params, lr)
+    return params, state
+
+
+def _average_in_place(
+    ema: Average, average: dict[str, Any], params: Tensors, due: bool
+) -> dict[str, Any]:
+    ema.update_(average, params, due)
+    return average
+
+
 EAGER = Kernels(
     gradients=functools.partial(step_gradients, by_autograd, watch=True),
-    foreach=True,
+    in_place=True,
     finite=nonfinite.finite_on_host,
     writable=_donated_or_copied,
-    maker=_maker,
-    update=_updated_in_place,
-    average=_averaged_in_place,
+    update=_update_in_place,
+    average=_average_in_place,
 )

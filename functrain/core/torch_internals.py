@@ -32,8 +32,3 @@ def is_differentiated(tensor: Tensor) -> bool:
 def is_below_compile() -> bool:
     """Return whether the user's ``torch.compile`` traces this code, or runs its frame."""
     return torch.compiler.is_dynamo_compiling() or bool(get_eval_frame_callback())
-
-
-def is_autocast_on() -> bool:
-    """Return whether autocast is on for a device of any type."""
-    return torch._C._is_any_autocast_enabled()

@@ -89,13 +89,12 @@ class ShardedStep:
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
-        """See :class:`functrain.core.step.DeviceStep`; ``batches`` are :class:`BatchParts`."""
+        """See :class:`functrain.core.step.AnyDeviceStep`; ``batches`` are :class:`BatchParts`."""
         self._require_all_ranks()
         with self.gradients.world.failing_together():
             own = {name: self.placed.local(name, part) for name, part in state.items()}
-            new, outputs = step.take_step(
-                self._kernels(), self.fixed, own, batches, lr, ema_due, donation, seed
-            )
+            device_step = step.DeviceStep(self._kernels(), self.fixed)
+            new, outputs = device_step(own, batches, lr, ema_due, donation, seed)
         placed = self.placed.wrapped
         return {name: placed(name, part, state[name]) for name, part in new.items()}, outputs
 

@@ -149,8 +149,7 @@ class Population(Program):
             donation.take()
         members: Any = self.device_step
         if isinstance(members, CompiledMembers) and None not in members.graphs.values():
-            made_by(members.maker, updated)
-        self.fixed.model.latest.note(updated)
+            made_by(members.maker, self.fixed.model, updated)
         return updated, reported(outputs, host_lr)
 
     def _of_all(

@@ -52,7 +52,7 @@ def take_steps(
         state: step.DeviceState, batches: list[Batch], lr: Any, hyperparameters: dict[str, Any]
     ) -> Any:
         own = attrs.evolve(fixed, recipe=replaced(fixed.recipe, hyperparameters))
-        return step.take_step(KERNELS, own, state, batches, lr, ema_due, None, seed)
+        return step.DeviceStep(KERNELS, own)(state, batches, lr, ema_due, None, seed)
 
     axes = (0, 0 if own_batches else None, 0, 0)
     after, outputs = mapped(of_one, axes, state, *inputs)

@@ -15,7 +15,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Donation
-from functrain.core.step import DeviceState, DeviceStep, Outputs
+from functrain.core.step import AnyDeviceStep, DeviceState, Outputs
 from functrain.own_steps.program import OwnProgram
 from functrain.testing.module_attributes import (
     ModuleAttributes,
@@ -114,7 +114,7 @@ def _kept(before: list[Any], state: Any) -> dict[str, Any]:
 class Checked:
     """A device step that runs each step of another one several times and compares."""
 
-    device_step: DeviceStep
+    device_step: AnyDeviceStep
     fixed: StaticParts
 
     @property
@@ -131,7 +131,7 @@ class Checked:
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[DeviceState, Outputs]:
-        """See :class:`functrain.core.step.DeviceStep`."""
+        """See :class:`functrain.core.step.AnyDeviceStep`."""
 
         def call(state: DeviceState, donation: Donation | None = None) -> dict[str, Any]:
             after, outputs = self.device_step(state, batches, lr, ema_due, donation, seed)

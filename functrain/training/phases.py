@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -31,7 +30,7 @@ class PhasedStep:
     """The device steps of all phases; a program chooses one by the place of the run."""
 
     ends: tuple[Steps | Epochs, ...]
-    steps: tuple[step.DeviceStep, ...]
+    steps: tuple[step.AnyDeviceStep, ...]
     description: str
 
     def __call__(self, *given: Any) -> Any:
@@ -41,7 +40,7 @@ class PhasedStep:
             "part alone. Apply phases last"
         )
 
-    def at(self, counters: Counters) -> step.DeviceStep:
+    def at(self, counters: Counters) -> step.AnyDeviceStep:
         """Return the device step of the phase that a run is in."""
         at = {Epochs: counters.epoch, Steps: counters.step}
         return self.steps[sum(at[type(end)] >= end.n for end in self.ends)]
@@ -188,7 +187,7 @@ def _paths(fixed: StaticParts, patterns: Trainable) -> list[str]:
     return [path for path in fixed.trainable if means(patterns, path, params)]
 
 
-def _step_of(fixed: StaticParts, paths: list[str]) -> step.DeviceStep:
+def _step_of(fixed: StaticParts, paths: list[str]) -> step.AnyDeviceStep:
     """Return the eager device step that takes gradients of some parameters only."""
     if paths == fixed.trainable:
         return step.eager(fixed)
@@ -196,4 +195,4 @@ def _step_of(fixed: StaticParts, paths: list[str]) -> step.DeviceStep:
     def gradients(fixed: StaticParts, *rest: Any) -> Any:
         return step.EAGER.gradients(attrs.evolve(fixed, trainable=paths), *rest)
 
-    return functools.partial(step.take_step, step.EAGER._replace(gradients=gradients), fixed)
+    return step.DeviceStep(step.EAGER._replace(gradients=gradients), fixed)

@@ -7,7 +7,6 @@ A build of torch without CUDA has no gradients of such tensors, so steps are giv
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -98,7 +97,7 @@ def with_gradients(program: ft.Program) -> ft.Program:
         return StepGradients(grads, params, buffers, Outcome(loss, None, {"m": loss.clone()}))
 
     kernels = step.EAGER._replace(gradients=gradients)
-    device_step = functools.partial(step.take_step, kernels, program.fixed)
+    device_step = step.DeviceStep(kernels, program.fixed)
     return attrs.evolve(program, device_step=device_step)
 
 

@@ -88,7 +88,7 @@ class Consecutive:
         )
         if self.is_writing:
             Donation(state).take()
-        return made_by(self.compiled, state)
+        return made_by(self.compiled.maker, self.program.fixed.model, state)
 
     def step(self, batch: Batch) -> Metrics | None:
         """Make one step, as ``train_step`` does; ``None`` where there is no graph for it yet."""

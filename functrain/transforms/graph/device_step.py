@@ -83,7 +83,7 @@ class Compiled(GraphStep):
         donation: Donation | None = None,
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
-        """See :class:`functrain.core.step.DeviceStep`."""
+        """See :class:`functrain.core.step.AnyDeviceStep`."""
         given = {name: state[name] for name in WRITTEN}
         try:
             large, leaves, number, lent = self.held(given, donation)

@@ -264,9 +264,9 @@ def captured_update(fixed: StaticParts, lowering: Lowering, given: dict[str, Any
         }
         params = {**old, **own["written"]}
         found = StepGradients(grads, params, own["after"], Outcome(own["loss"], None, {}))
-        kernels = step.by_rule(lambda *_: found)
+        device_step = step.DeviceStep(step.by_rule(lambda *_: found), fixed)
         rates = own["rest"]["lr"], own["rest"]["ema_due"]
-        new, outputs = step.take_step(kernels, fixed, {**state, **scalars}, [], *rates)
+        new, outputs = device_step({**state, **scalars}, [], *rates)
         return written_over(state, new, scalars, outputs)
 
     captured = capture(function, flatten(given), fixed.model.module)

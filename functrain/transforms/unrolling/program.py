@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -181,9 +180,9 @@ class Differentiable(Program):
         return {"loss": outcome.value, **computed(outcome.metrics, device)}
 
 
-def _device_step(fixed: StaticParts) -> step.DeviceStep:
+def _device_step(fixed: StaticParts) -> step.AnyDeviceStep:
     kernels = step.by_rule(differentiable_gradients)._replace(finite=_finite)
-    return functools.partial(step.take_step, kernels, fixed)
+    return step.DeviceStep(kernels, fixed)
 
 
 def _finite(recipe: Recipe, outputs: step.Outputs) -> bool | Tensor:
