@@ -56,13 +56,13 @@ def check(program: Any, state: Any, batch: Batch, is_eager: bool) -> None:
         ParameterMismatchError: the state is of another program.
     """
     refuse_compile()
-    require_state(state, batch)
-    refuse_members(state)
-    if is_eager:
+    if is_eager and is_below_func():
         refuse_vmap()
-        refuse_derivatives("train_step", state, batch)
+        refuse_derivatives("train_step", require_state(state, batch), batch)
     if is_made_for(program.fixed.model, state):
         return
+    require_state(state, batch)
+    refuse_members(state)
     refuse_other_model(program.fixed, state)
     warn_of_autocast(program.fixed, state.device)
     fields, recipe = fields_of(state), program.recipe

@@ -75,7 +75,7 @@ class Loan:
 
     Attributes:
         maker: what made them, in memory of their own: the only one that may write to them.
-        model: of the step, whose structure the state fits.
+        model: of the step, whose structure the state fits; or what stands for several.
         is_open: whether somebody has read them.
         handed: states with the same tensors that were handed out, for as long as they are held.
     """
@@ -197,9 +197,10 @@ def made_by(maker: object, model: object, state: TrainState) -> TrainState:
     return _with_loan(state, Loan(maker, model))
 
 
-def is_made_for(model: object, state: TrainState) -> bool:
+def is_made_for(model: object, state: object) -> bool:
     """Return whether a step of a model made a state, which then fits it."""
-    return state._loan is not None and state._loan.model is model
+    loan = state._loan if isinstance(state, TrainState) else None
+    return loan is not None and loan.model is model
 
 
 State = TypeVar("State")

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import learning_rate
+from functrain.core.initial_state import mismatches
 from functrain.core.optimizer import TORCH_STATE
 from functrain.core.precision import initial_loss_scale
-from functrain.core.pretrained import mismatches
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors, TrainState, is_consumed
 from functrain.errors import ParameterMismatchError, ScheduleStateError, UnsupportedError

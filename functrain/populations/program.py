@@ -149,7 +149,7 @@ class Population(Program):
             donation.take()
         members: Any = self.device_step
         if isinstance(members, CompiledMembers) and None not in members.graphs.values():
-            made_by(members.maker, self.fixed.model, updated)
+            made_by(members.maker, members, updated)
         return updated, reported(outputs, host_lr)
 
     def _of_all(
