@@ -229,7 +229,9 @@ def without_autocast(device: torch.device | None) -> AbstractContextManager[obje
 
 def autocast_kinds(device: torch.device | None) -> list[str]:
     """Return for which kinds of device that a step on ``device`` uses autocast is on."""
-    kinds = {"cpu", "cpu" if device is None else device.type}
+    kinds = ["cpu"]
+    if device is not None and device.type != "cpu" and torch.amp.is_autocast_available(device.type):
+        kinds.append(device.type)
     return [kind for kind in kinds if torch.is_autocast_enabled(kind)]
 
 

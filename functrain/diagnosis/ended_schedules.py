@@ -1,4 +1,4 @@
-"""What a step says whose schedule has ended, so that it trains nothing, or next to nothing."""
+"""Report a schedule that has ended, so that steps train nothing, or next to nothing."""
 
 from __future__ import annotations
 
