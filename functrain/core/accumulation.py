@@ -12,8 +12,8 @@ from functrain.core.buffers import statistics_after
 from functrain.core.clipping import block_norm
 from functrain.core.first_step import warn_of_memory
 from functrain.core.gradients import GradientFunction
-from functrain.core.loss import Outcome
-from functrain.core.part_sums import Part, divide, mean_outcome, part_sums
+from functrain.core.loss import LossOutput
+from functrain.core.part_sums import Part, divide, mean_loss_output, part_sums
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.errors import LossError
@@ -31,7 +31,7 @@ class StepGradients(NamedTuple):
     grads: Tensors
     params: Tensors
     buffers: Tensors
-    outcome: Outcome
+    loss_output: LossOutput
     norm: Tensor | None = None
 
 
@@ -62,29 +62,31 @@ def step_gradients(
     params = writes.owned(given, watched)
     part, norm = Part.of(gradient_function, fixed, params, scale_of(state), seed), None
     if len(batches) == 1:
-        grads, buffers, outcome = part.unscaled(part.compute(state["buffers"], batches[0]))
+        grads, buffers, loss_output = part.unscaled(part.compute(state["buffers"], batches[0]))
     else:
-        grads, buffers, outcome, norm = _of_micro_batches(part, given, state["buffers"], batches)
+        grads, buffers, loss_output, norm = _of_micro_batches(
+            part, given, state["buffers"], batches
+        )
     require_gradients(fixed, grads)
     if watched:
         params = writes.settled(given, params, watched)
     if watch and fixed.model.attributes.left:
         warn_of_memory(fixed, params, state["buffers"], batches[0], state["skipped"].device)
-    return StepGradients(grads, params, buffers, outcome, norm)
+    return StepGradients(grads, params, buffers, loss_output, norm)
 
 
 def _of_micro_batches(
     part: Part, params: Tensors, buffers: Tensors, batches: list[Batch]
-) -> tuple[Tensors, Tensors, Outcome, Tensor | None]:
+) -> tuple[Tensors, Tensors, LossOutput, Tensor | None]:
     found = part_sums(part, buffers, batches, len(batches), 0, passed=True)
-    outcome, divisor = mean_outcome(found.outcomes, found.weights, part.scale)
+    loss_output, divisor = mean_loss_output(found.loss_outputs, found.weights, part.scale)
     # A backward pass finds them in its own order, and a norm depends on the order.
     total = found.sums[0]
     paths = [path for path in part.fixed.trainable if path in total]
     grads = {path: divide(total.pop(path), divisor, params[path].dtype) for path in paths}
     statistics = statistics_after(part.fixed.model.statistics, buffers, found.buffers)
     norm = block_norm(list(grads.values())) if grads else None
-    return grads, {**found.buffers[-1], **statistics}, outcome, norm
+    return grads, {**found.buffers[-1], **statistics}, loss_output, norm
 
 
 def require_gradients(fixed: StaticParts, grads: Collection[str]) -> None:

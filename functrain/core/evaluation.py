@@ -16,7 +16,7 @@ from functrain.core import precision
 from functrain.core.batch import Batch, MicroBatches, copied
 from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
-from functrain.core.loss import Outcome, evaluate
+from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState, fields_of, lend
@@ -24,7 +24,7 @@ from functrain.core.torch_internals import is_below_func
 from functrain.errors import ConfigurationError, UnsupportedError
 
 
-def outcome(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -> Outcome:
+def loss_output(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -> LossOutput:
     """Return loss and metrics; see :meth:`functrain.Program.eval_step`."""
     if isinstance(batch, MicroBatches):
         raise UnsupportedError(
@@ -33,7 +33,7 @@ def outcome(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -
         )
     gradients = fixed.recipe.eval_gradients
     try:
-        return _outcome(fixed, state, batch, weights, gradients)
+        return _loss_output(fixed, state, batch, weights, gradients)
     except Exception as error:
         if not (isinstance(error, RuntimeError) and needs_gradients(error)):
             from functrain.diagnosis.forward_errors import explain_forward
@@ -41,12 +41,12 @@ def outcome(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -
             explain_forward(error, fixed.model.module, "in an evaluation", batch)
             raise
     # The loss differentiates by itself. Nothing was changed, so it is begun again.
-    return _outcome(fixed, state, batch, weights, gradients=True)
+    return _loss_output(fixed, state, batch, weights, gradients=True)
 
 
-def _outcome(
+def _loss_output(
     fixed: StaticParts, state: TrainState, batch: Batch, weights: str, gradients: bool
-) -> Outcome:
+) -> LossOutput:
     device, function = state.device, fixed.recipe.evaluate or fixed.recipe.loss
     seen, stream = fixed.evaluations, evaluation_stream(state)
     with _lending(fixed, state, weights) as lent:
@@ -60,7 +60,7 @@ def _outcome(
             fixed.model.bound(_leaves(fixed, params, gradients), buffers, False) as module,
         ):
 
-            def computing() -> Outcome:
+            def computing() -> LossOutput:
                 return evaluate(function, module, copied(batch, device), device)
 
             found = computing()

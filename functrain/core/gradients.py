@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core.batch import Batch
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
@@ -21,7 +21,7 @@ from functrain.errors import LossError, ModelError, UnsupportedError
 # Messages of torch about grad and backward, about hooks, and about retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
 
-Forward = Callable[[nn.Module, Batch], Outcome]
+Forward = Callable[[nn.Module, Batch], LossOutput]
 
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
@@ -39,14 +39,14 @@ class Gradients(NamedTuple):
 
     grads: Tensors
     buffers: Tensors
-    outcome: Outcome
+    loss_output: LossOutput
 
 
 class Request(NamedTuple):
     """Ask for the gradients of ``forward`` with respect to the trainable parameters, for one batch.
 
     Attributes:
-        forward: (module, batch) -> outcome.
+        forward: (module, batch) -> loss_output.
         params: all parameters; one that the forward gave other values by assignment is replaced.
         scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
     """
@@ -93,17 +93,17 @@ def by_autograd(given: Request) -> Gradients:
     leaves = _leaves(model, params, given.trainable)
     bound = model.writes.bound(params, leaves)
     with model.bound(bound, given.buffers, training=True) as module:
-        outcome = given.forward(module, given.batch)
-        require_graph(outcome.value, given.trainable)
+        loss_output = given.forward(module, given.batch)
+        require_graph(loss_output.value, given.trainable)
         early = _take_early(leaves, given.scale)
-        grads = differentiated(given.scaled(outcome.value), leaves, early)
+        grads = differentiated(given.scaled(loss_output.value), leaves, early)
         after = model.current_buffers(given.buffers)
         model.writes.adopt(params, bound, model.current_params())
     if not model.outside.searched:
-        model.outside.warn_of(outcome.value)
+        model.outside.warn_of(loss_output.value)
     # A copy: the loss may be a parameter itself, which a donated step writes over.
-    value = outcome.value.detach().clone()
-    return Gradients(grads, after, Outcome(value, outcome.weight, outcome.metrics))
+    value = loss_output.value.detach().clone()
+    return Gradients(grads, after, LossOutput(value, loss_output.weight, loss_output.metrics))
 
 
 def _leaves(model: FunctionalModule, params: Tensors, trainable: list[str]) -> Tensors:

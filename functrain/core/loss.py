@@ -43,7 +43,7 @@ class Loss(NamedTuple):
     metrics: Mapping[str, Tensor | float | Metric] = {}
 
 
-class Outcome(NamedTuple):
+class LossOutput(NamedTuple):
     """A checked loss.
 
     Attributes:
@@ -78,15 +78,15 @@ def not_negative(weight: Tensor) -> Tensor:
     return weight.masked_fill(weight < 0, torch.nan)
 
 
-def refuse_weight(outcome: Outcome, parts: int) -> None:
+def refuse_weight(loss_output: LossOutput, parts: int) -> None:
     """Refuse the weight of a micro-batch that made the whole step NaN; waits for the device."""
-    weight = outcome.weight
+    weight = loss_output.weight
     if parts > 1 and isinstance(weight, Tensor) and bool(weight.isnan()):
         raise LossError(
             "Loss(value, weight, metrics): the weight of a micro-batch is below 0 or NaN, so they "
             "have no mean. Expected a number >= 0 or a scalar tensor of one"
         )
-    if parts > 1 and bool(outcome.value.isnan()) and weight is not None and not bool(weight):
+    if parts > 1 and bool(loss_output.value.isnan()) and weight is not None and not bool(weight):
         raise LossError(
             "Loss(value, weight, metrics): the weights of all micro-batches of the step are 0, so "
             "they have no mean. Give a batch in which something counts, or leave the batch out"
@@ -137,7 +137,7 @@ def evaluate(
     device: torch.device,
     precision: Precision = "float32",
     weight_graph: bool = False,
-) -> Outcome:
+) -> LossOutput:
     """Call the user's loss and put what it returned into one form.
 
     ``weight_graph`` keeps the graph of the weight, on which an average of several batches depends.
@@ -148,7 +148,7 @@ def evaluate(
         with autocast(precision, device):
             returned = function(model, batch)
     if not isinstance(returned, Loss):
-        return Outcome(_scalar_loss(returned), None, {})
+        return LossOutput(_scalar_loss(returned), None, {})
     value, loss = _scalar_loss(returned.value), returned
     _check_weight(loss.weight)
     if others := [name for name in loss.metrics if not isinstance(name, str)]:
@@ -163,7 +163,7 @@ def evaluate(
             "log have their own values under them. Give yours other names."
         )
     weight = loss.weight if weight_graph else _detached(loss.weight)
-    return Outcome(value, weight, metrics)
+    return LossOutput(value, weight, metrics)
 
 
 # The probable mistake where a loss returns something of this class.

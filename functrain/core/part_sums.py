@@ -19,7 +19,7 @@ from functrain.core import order
 from functrain.core.batch import Batch, copied
 from functrain.core.buffers import restarted
 from functrain.core.gradients import GradientFunction, Gradients, Request
-from functrain.core.loss import Outcome, evaluate
+from functrain.core.loss import LossOutput, evaluate
 from functrain.core.metrics import merged
 from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
@@ -37,7 +37,7 @@ class PartSums(NamedTuple):
     """
 
     sums: list[Tensors]
-    outcomes: list[Outcome]
+    loss_outputs: list[LossOutput]
     weights: list[Tensor]
     buffers: list[Tensors]
 
@@ -139,24 +139,24 @@ def part_sums(
         before = found.buffers[-1] if passed and found.buffers else buffers
         own = restarted(part.fixed.model.statistics, before, buffers)
         last = number == start + len(batches) - 1 and merges < 2
-        grads, after, outcome = part.gradients(number, own, batch)
-        weight = outcome.weight_of(batch)
+        grads, after, loss_output = part.gradients(number, own, batch)
+        weight = loss_output.weight_of(batch)
         _add(found.sums, arrive if last else None, weight, grads)
         del grads  # before the next ones are computed
         for _ in range(merges - 1):
             _merge(found.sums)
-        found.outcomes.append(outcome)
+        found.loss_outputs.append(loss_output)
         found.weights.append(weight)
         found.buffers.append(after)
     return found
 
 
-def mean_outcome(
-    outcomes: list[Outcome], each: list[Tensor], loss_scale: Tensor | None
-) -> tuple[Outcome, Tensor]:
-    """Return the outcome of several micro-batches, and the divisor for the sum of gradients."""
-    weights, names = torch.stack(each), outcomes[0].metrics.keys()
-    if any(outcome.metrics.keys() != names for outcome in outcomes):
+def mean_loss_output(
+    loss_outputs: list[LossOutput], each: list[Tensor], loss_scale: Tensor | None
+) -> tuple[LossOutput, Tensor]:
+    """Return the loss output of several micro-batches, and the divisor for the sum of gradients."""
+    weights, names = torch.stack(each), loss_outputs[0].metrics.keys()
+    if any(loss_output.metrics.keys() != names for loss_output in loss_outputs):
         raise LossError("every micro-batch of a step must report the same metrics")
 
     def mean(values: list[Any]) -> Any:
@@ -166,9 +166,11 @@ def mean_outcome(
         weighed = (torch.stack(values) * weights).masked_fill(weights == 0, 0)
         return weighed.sum() / weights.sum()
 
-    metrics = {name: mean([outcome.metrics[name] for outcome in outcomes]) for name in names}
-    value = mean([outcome.value for outcome in outcomes])
-    return Outcome(value, weights.sum(), metrics), divisor_of(each, loss_scale)
+    metrics = {
+        name: mean([loss_output.metrics[name] for loss_output in loss_outputs]) for name in names
+    }
+    value = mean([loss_output.value for loss_output in loss_outputs])
+    return LossOutput(value, weights.sum(), metrics), divisor_of(each, loss_scale)
 
 
 def divisor_of(weights: list[Tensor], loss_scale: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import attrs
 import torch
 
-from functrain.core.loss import LossFunction, Outcome
+from functrain.core.loss import LossFunction, LossOutput
 from functrain.core.metrics import Metrics
 from functrain.core.program import Program
 from functrain.core.rng import Rng
@@ -96,7 +96,7 @@ class AnyProgram(Protocol):
         """Return the metrics of a batch."""
         ...
 
-    def outcome(self, state: Any, batch: Any, weights: str = "params") -> Outcome:
+    def loss_output(self, state: Any, batch: Any, weights: str = "params") -> LossOutput:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
         ...
 

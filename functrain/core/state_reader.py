@@ -14,7 +14,7 @@ from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.global_generators import Draws
 from functrain.core.gradients import by_autograd
-from functrain.core.loss import LossFunction, Outcome, refuse_weight
+from functrain.core.loss import LossFunction, LossOutput, refuse_weight
 from functrain.core.metrics import Metrics, computed
 from functrain.core.recipe import Evaluations, Recipe, StaticParts
 from functrain.core.rng import scoped
@@ -66,14 +66,14 @@ class StateReader:
             ConfigurationError: ``weights`` is unknown, or the program keeps no average.
             ParameterMismatchError: the state is of another model.
         """
-        outcome = self.outcome(state, batch, weights)
+        loss_output = self.loss_output(state, batch, weights)
         first_step.refuse_derivatives("eval_step", state, batch)
-        found = {"loss": outcome.value, **computed(outcome.metrics, state.device)}
+        found = {"loss": loss_output.value, **computed(loss_output.metrics, state.device)}
         return NamedDict(found)
 
-    def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
+    def loss_output(self, state: TrainState, batch: Batch, weights: str = "params") -> LossOutput:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
-        return evaluation.outcome(self.fixed, self._whole(state, batch), batch, weights)
+        return evaluation.loss_output(self.fixed, self._whole(state, batch), batch, weights)
 
     def evaluating(
         self, state: TrainState, weights: str = "params", *, gradients: bool = False
@@ -199,7 +199,7 @@ class StateReader:
         with scoped(stream, tensors["skipped"].device, draws=self.fixed.draws):
             if not locate:
                 found = compute()
-                refuse_weight(found.outcome, len(parts))
+                refuse_weight(found.loss_output, len(parts))
                 return found.grads, None
             from functrain.diagnosis.anomaly import located
 

@@ -153,7 +153,7 @@ class DeviceStep:
                 refuse_system_seed(seed, gradients)
             bounds = recipe.clip_norm, recipe.clip_value
             grads, norm = clipped(found.grads, *bounds, kernels.in_place, found.norm)
-            loss, _, metrics = found.outcome
+            loss, _, metrics = found.loss_output
             reported = computed(metrics, loss.device) if metrics else {}
             outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
             finite: bool | Tensor = True

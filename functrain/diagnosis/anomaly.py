@@ -151,7 +151,7 @@ def located(
     ]
     with Recorder(module, inputs) as recorder:
         found = compute()
-    loss = found.outcome.value
+    loss = found.loss_output.value
     place = recorder.origin([*([] if torch.isfinite(loss) else [loss]), *found.grads.values()])
     return found, place or NOWHERE
 

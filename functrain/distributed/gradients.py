@@ -28,14 +28,14 @@ from functrain.core.accumulation import (
 from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
 from functrain.core.gradients import by_autograd
-from functrain.core.loss import Outcome
-from functrain.core.part_sums import Part, PartSums, divide, divisor_of, mean_outcome, part_sums
+from functrain.core.loss import LossOutput
+from functrain.core.part_sums import Part, PartSums, divide, divisor_of, mean_loss_output, part_sums
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
-from functrain.distributed.results import Gathering, combined, first_of, outcomes_of
+from functrain.distributed.results import Gathering, combined, first_of, loss_outputs_of
 from functrain.distributed.step_facts import Comparison, Facts, agreed, facts_of
 from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError
@@ -82,12 +82,14 @@ class ShardedGradients:
         facts, heads = self._agreed(gathering, found, before, sums)
         require_gradients(self.fixed, facts.present)
         results = gathering.results(found, sums, facts, heads, before, scale_of(state))
-        outcomes, weights = outcomes_of(self.world, found.outcomes, facts, results.table)
+        loss_outputs, weights = loss_outputs_of(
+            self.world, found.loss_outputs, facts, results.table
+        )
         paths = [path for path in self.fixed.trainable if path in facts.present]
         grads = {path: _with_strides(results.grads[path], params[path]) for path in paths}
         buffers = self._buffers(before, results.buffers, found, facts, batch.bounds)
-        outcome = _mean(outcomes, weights, scale_of(state))
-        return StepGradients(grads, state["params"], buffers, outcome, results.norm)
+        loss_output = _mean(loss_outputs, weights, scale_of(state))
+        return StepGradients(grads, state["params"], buffers, loss_output, results.norm)
 
     def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> StepGradients:
         """Take the gradients of all parts in this process."""
@@ -106,8 +108,8 @@ class ShardedGradients:
             norm = clipping.block_norm(list(grads.values()))
         each = [{path: one[path] for path in facts.rewritten(before)} for one in found.buffers]
         buffers = self._buffers(before, each, found, facts, batch.bounds)
-        outcome = _mean(found.outcomes, found.weights, scale)
-        return StepGradients(grads, state["params"], buffers, outcome, norm)
+        loss_output = _mean(found.loss_outputs, found.weights, scale)
+        return StepGradients(grads, state["params"], buffers, loss_output, norm)
 
     def _require_alike(self, alike: Comparison, text: str) -> None:
         """Refuse to go on if ranks make different steps."""
@@ -155,9 +157,11 @@ class ShardedGradients:
             found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
         else:
             alone = part.gradients(0, buffers, own[0])
-            grads, after, outcome = part.unscaled(alone)
+            grads, after, loss_output = part.unscaled(alone)
             ordered = {path: grads[path] for path in fixed.trainable if path in grads}
-            found = PartSums([ordered], [outcome], [torch.ones((), device=part.device)], [after])
+            found = PartSums(
+                [ordered], [loss_output], [torch.ones((), device=part.device)], [after]
+            )
         if watched:
             writes.settled(given, params, watched)
         if writes.paths:
@@ -203,8 +207,14 @@ class ShardedGradients:
         return {path: copied.get(path, after[path]) for path in before}
 
 
-def _mean(outcomes: list[Outcome], weights: list[Tensor], scale: Tensor | None) -> Outcome:
-    return outcomes[0] if len(outcomes) == 1 else mean_outcome(outcomes, weights, scale)[0]
+def _mean(
+    loss_outputs: list[LossOutput], weights: list[Tensor], scale: Tensor | None
+) -> LossOutput:
+    return (
+        loss_outputs[0]
+        if len(loss_outputs) == 1
+        else mean_loss_output(loss_outputs, weights, scale)[0]
+    )
 
 
 def _described(batch: BatchParts) -> str:

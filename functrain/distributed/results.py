@@ -19,7 +19,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import clipping
 from functrain.core.buffers import BufferRule, Statistic, by_rule, not_combined, statistics_after
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout, order_of_blocks
@@ -67,7 +67,7 @@ class Gathering:
         norm = self.like.new_zeros(()) if norm is None else norm
         rows = [
             [norm, one.value, weight]
-            for one, weight in zip(found.outcomes, found.weights, strict=True)
+            for one, weight in zip(found.loss_outputs, found.weights, strict=True)
         ]
         sizes = [_HEAD * count for count in self.counts]
         every = self.exchange.all_pieces(_table_of(rows, self.like), sizes)
@@ -92,7 +92,9 @@ class Gathering:
         pairs = zip(shares, self.layout.buckets, strict=True)
         shares = [share.to(bucket.dtype) for share, bucket in pairs]
         names = [name for name, dtype in facts.metrics if dtype is not None]
-        metrics = _table_of([[one.metrics[n] for n in names] for one in found.outcomes], self.like)
+        metrics = _table_of(
+            [[one.metrics[n] for n in names] for one in found.loss_outputs], self.like
+        )
         changed = facts.rewritten(before)
         blocks = metrics[:0] if alone else self._blocks(shares)
         after = [tree.to_bytes(one[path]) for one in found.buffers for path in changed]
@@ -172,10 +174,10 @@ def _buffers_of(
     ]
 
 
-def outcomes_of(
-    world: World, own: Sequence[Outcome], facts: Facts, table: Tensor
-) -> tuple[list[Outcome], list[Tensor]]:
-    """Return outcome and weight of each part of the step, from a table with a row for each."""
+def loss_outputs_of(
+    world: World, own: Sequence[LossOutput], facts: Facts, table: Tensor
+) -> tuple[list[LossOutput], list[Tensor]]:
+    """Return loss output and weight of each part of the step, from a table with a row for each."""
     dtypes = [(name, dtype) for name, dtype in facts.dtypes if dtype is not None]
     values: list[dict[str, Any]] = [
         {name: value.to(dtype) for (name, dtype), value in zip(dtypes, row, strict=True)}
@@ -187,8 +189,10 @@ def outcomes_of(
         every = itertools.chain.from_iterable(world.gathered(mine))
         values = [{**scalars, **others} for scalars, others in zip(values, every, strict=True)]
     names = [name for name, _ in facts.metrics]
-    outcomes = [Outcome(one["loss"], None, {name: one[name] for name in names}) for one in values]
-    return outcomes, [one["weight"] for one in values]
+    loss_outputs = [
+        LossOutput(one["loss"], None, {name: one[name] for name in names}) for one in values
+    ]
+    return loss_outputs, [one["weight"] for one in values]
 
 
 def combined(

@@ -13,7 +13,7 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from functrain import tree
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import DIGESTS
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.part_sums import PartSums
 from functrain.core.state import Tensors, TrainState
 from functrain.distributed.exchange import Exchange, Pending
@@ -84,7 +84,7 @@ def facts_of(found: PartSums, before: Tensors, late: bool) -> Facts | None:
     present = frozenset[str]().union(*found.sums)
     each = [
         Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped), late)
-        for one in zip(found.outcomes, found.weights, strict=True)
+        for one in zip(found.loss_outputs, found.weights, strict=True)
     ]
     return functools.reduce(Facts.merged, each) if each else None
 
@@ -151,12 +151,12 @@ def digests_of(state: TrainState) -> dict[str, str | int]:
     return {names.get(part, f"state.{part}"): tree.digest(one) for part, one in parts.items()}
 
 
-def _dtypes(outcome: Outcome, weight: Tensor) -> tuple[tuple[str, torch.dtype | None], ...]:
+def _dtypes(loss_output: LossOutput, weight: Tensor) -> tuple[tuple[str, torch.dtype | None], ...]:
     metrics = (
         (name, one.dtype if isinstance(one, Tensor) else None)
-        for name, one in outcome.metrics.items()
+        for name, one in loss_output.metrics.items()
     )
-    return (("loss", outcome.value.dtype), ("weight", weight.dtype), *metrics)
+    return (("loss", loss_output.value.dtype), ("weight", weight.dtype), *metrics)
 
 
 def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:

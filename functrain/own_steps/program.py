@@ -15,7 +15,7 @@ import torch
 from functrain.core.batch import Batch, copied, split
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.global_generators import Draws
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.metrics import Metrics, computed
 from functrain.core.program import Program
 from functrain.core.recipe import Nonfinite
@@ -174,10 +174,10 @@ class OwnProgram:
             ConfigurationError: the program has no evaluation, or ``weights`` is something else.
             StepResultError: the evaluation returned something else than scalars.
         """
-        found = self.outcome(state, batch, weights)
+        found = self.loss_output(state, batch, weights)
         return NamedDict(computed(found.named(), state.device))
 
-    def outcome(self, state: Any, batch: Batch, weights: str = "params") -> Outcome:
+    def loss_output(self, state: Any, batch: Batch, weights: str = "params") -> LossOutput:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
         self.require(state, batch)
         evaluate = self.evaluate
@@ -198,7 +198,7 @@ class OwnProgram:
         scope = scoped(evaluation_stream(state), device, draws=self.draws)
         with torch.enable_grad(), scope:
             returned = self.assessed(state, copied(batch, device), rng)
-        return results.outcome(returned, device, _called(evaluate))
+        return results.loss_output(returned, device, _called(evaluate))
 
     def evaluated_by(self: Self, function: Callable[..., Any]) -> Self:
         """Return the program with another evaluation."""

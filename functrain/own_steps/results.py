@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.loss import Loss, Outcome
+from functrain.core.loss import Loss, LossOutput
 from functrain.core.metrics import computed, is_metric
 from functrain.errors import ConfigurationError, StepResultError
 from functrain.errors.nearest import nearest
@@ -149,7 +149,7 @@ def metrics(found: Mapping[str, Any], device: torch.device, what: str) -> NamedD
     return NamedDict(computed(values, device))
 
 
-def outcome(returned: Any, device: torch.device, what: str) -> Outcome:
+def loss_output(returned: Any, device: torch.device, what: str) -> LossOutput:
     """Return the result of an evaluation."""
     found: dict[str, Any] = {}
     loss: Any = None
@@ -169,7 +169,7 @@ def outcome(returned: Any, device: torch.device, what: str) -> Outcome:
     value: Any = None if loss is None else _checked({"loss": loss}, device, what)["loss"]
     if isinstance(weight, Tensor):
         weight = weight.detach()
-    return Outcome(value, weight, _checked(found, device, what))
+    return LossOutput(value, weight, _checked(found, device, what))
 
 
 def _checked(found: Mapping[str, Any], device: torch.device, what: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain.core.batch import Batch, copied
 from functrain.core.evaluation import weights_of
-from functrain.core.loss import Outcome, evaluate
+from functrain.core.loss import LossOutput, evaluate
 from functrain.core.metrics import computed
 from functrain.core.program import Program
 from functrain.core.recipe import Recipe, StaticParts
@@ -35,13 +35,13 @@ def evaluated(
     weights: str,
     hyperparameters: dict[str, Any],
     chunks: list[slice],
-) -> Outcome:
+) -> LossOutput:
     """Return what the loss, or ``evaluate``, gives for each member."""
     recipe, device = fixed.recipe, state.device
     function = recipe.evaluate or recipe.loss
     seeds, number = seeds_of(state), state.counters.step
 
-    def of_one(held: dict[str, Any], own: dict[str, Any], batch: Batch) -> Outcome:
+    def of_one(held: dict[str, Any], own: dict[str, Any], batch: Batch) -> LossOutput:
         of_member = attrs.evolve(fixed, recipe=replaced(recipe, own))
         values = weights_of(of_member, attrs.evolve(state, **held), weights)
         buffers = {path: buffer.clone() for path, buffer in held["buffers"].items()}
@@ -54,18 +54,18 @@ def evaluated(
     axes = (0, 0, 0 if batches == "own" else None)
     parts(batch, 1, len(seeds), batches)  # which checks it
 
-    def of_some(some: slice) -> Outcome:
+    def of_some(some: slice) -> LossOutput:
         seed, streams = streams_of(seeds[some], ("evaluate", number))
         own = rows(batch, some) if batches == "own" else batch
         with scoped(seed, device), MemberDraws(streams):
-            found: Outcome = mapped(
+            found: LossOutput = mapped(
                 of_one, axes, rows(held, some), rows(hyperparameters, some), own
             )
         return found
 
     with torch.set_grad_enabled(recipe.eval_gradients):
-        outcome: Outcome = joined(list(map(of_some, chunks)))
-    return outcome._replace(value=outcome.value.detach())
+        loss_output: LossOutput = joined(list(map(of_some, chunks)))
+    return loss_output._replace(value=loss_output.value.detach())
 
 
 def one_by_one(
@@ -75,30 +75,30 @@ def one_by_one(
     state: TrainState,
     batch: Batch,
     weights: str,
-) -> Outcome:
+) -> LossOutput:
     """Return what :func:`evaluated` does, for models that ``torch.func.vmap`` cannot map.
 
     Layers such as LSTM, and indexing by booleans, can be evaluated in no other way.
     """
     function = recipe.evaluate or recipe.loss
 
-    def of_one(index: int) -> Outcome:
+    def of_one(index: int) -> LossOutput:
         own = rows(batch, index) if batches == "own" else batch
         program: Program = programs[index].evaluated_by(function)
-        return program.outcome(states.member(state, index), own, weights)
+        return program.loss_output(states.member(state, index), own, weights)
 
     members = range(len(programs))
-    outcome: Outcome = stacked(map(of_one, members), len(programs), "evaluation")
-    return outcome
+    loss_output: LossOutput = stacked(map(of_one, members), len(programs), "evaluation")
+    return loss_output
 
 
-def metrics_of(outcome: Outcome, members: int, device: torch.device) -> dict[str, Tensor]:
+def metrics_of(loss_output: LossOutput, members: int, device: torch.device) -> dict[str, Tensor]:
     """Return loss and metrics, each of shape ``[members]``."""
-    if all(isinstance(metric, Tensor) for metric in outcome.metrics.values()):
-        return {"loss": outcome.value, **outcome.metrics}
-    each = [computed(member_of(outcome.metrics, member), device) for member in range(members)]
+    if all(isinstance(metric, Tensor) for metric in loss_output.metrics.values()):
+        return {"loss": loss_output.value, **loss_output.metrics}
+    each = [computed(member_of(loss_output.metrics, member), device) for member in range(members)]
     found = {name: torch.stack([one[name] for one in each]) for name in each[0]}
-    return {"loss": outcome.value, **found}
+    return {"loss": loss_output.value, **found}
 
 
 def slices(members: int, chunk_size: int | None) -> list[slice]:

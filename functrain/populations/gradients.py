@@ -13,7 +13,7 @@ from torch._functorch.eager_transforms import (
 )
 
 from functrain.core.gradients import Gradients, Request, require_graph
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
@@ -43,17 +43,17 @@ def of_member(given: Request) -> Gradients:
             refuse_other_generators(),
             model.bound(params, buffers, training=True) as module,
         ):
-            outcome = given.forward(module, batch)
+            loss_output = given.forward(module, batch)
             after = model.current_buffers(buffers)
             _refuse_writes(model, params, versions)
-        weight = None if outcome.weight is None else outcome.weight_of(batch)
-        require_graph(outcome.value, trainable)
-        loss = given.scaled(outcome.value)
+        weight = None if loss_output.weight is None else loss_output.weight_of(batch)
+        require_graph(loss_output.value, trainable)
+        loss = given.scaled(loss_output.value)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
-        result = [grads, after, outcome.value.detach(), weight, outcome.metrics]
+        result = [grads, after, loss_output.value.detach(), weight, loss_output.metrics]
         grads, after, value, weight, metrics = _unwrapped(result, level)
-    return Gradients(grads, after, Outcome(value, weight, metrics))
+    return Gradients(grads, after, LossOutput(value, weight, metrics))
 
 
 def _wrapped(tree: Any, level: int) -> Any:

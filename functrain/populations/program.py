@@ -17,7 +17,7 @@ import torch
 from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.first_step import refuse_compile, require_state
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.metrics import Metrics, reported, unmeasured
 from functrain.core.program import Program
 from functrain.core.schedule import Mode
@@ -189,9 +189,9 @@ class Population(Program):
         Returns:
             Each metric has the shape ``[members]``.
         """
-        return metrics_of(self.outcome(state, batch, weights), len(self), state.device)
+        return metrics_of(self.loss_output(state, batch, weights), len(self), state.device)
 
-    def outcome(self, state: TrainState, batch: Batch, weights: str = "params") -> Outcome:
+    def loss_output(self, state: TrainState, batch: Batch, weights: str = "params") -> LossOutput:
         """Return the result of ``eval_step``, every tensor in it with the axis of members."""
         self.require(state, batch)
         programs, tensors = self._hyperparameters(state)

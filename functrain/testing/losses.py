@@ -88,12 +88,12 @@ def _called(loss: LossFunction, module: nn.Module, batch: Any, seed: int = _SEED
     params = {path: p for path, p in module.named_parameters() if p.requires_grad}
     device = next(iter([*params.values(), *module.buffers()]), torch.empty(0)).device
     with scoped(seed, device), torch.enable_grad():
-        outcome = evaluate(loss, module, batch, device)
-        grads = _gradients(outcome.value, list(params.values()))
+        loss_output = evaluate(loss, module, batch, device)
+        grads = _gradients(loss_output.value, list(params.values()))
     return {
-        "loss": outcome.value,
-        "weight": outcome.weight,
-        "metrics": outcome.metrics,
+        "loss": loss_output.value,
+        "weight": loss_output.weight,
+        "metrics": loss_output.metrics,
         "gradients": dict(zip(params, grads, strict=True)),
         "buffers": dict(module.named_buffers()),
     }

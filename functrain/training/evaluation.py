@@ -184,16 +184,16 @@ def _merged(
                 )
             continue
         empty = 0
-        outcome = program.outcome(state, batch, weights)
-        if not so_far and outcome.weight is None and size(one) is None:
-            loss = outcome.value
+        loss_output = program.loss_output(state, batch, weights)
+        if not so_far and loss_output.weight is None and size(one) is None:
+            loss = loss_output.value
             alone, weight = [one], torch.ones(()) if loss is None else loss.new_ones(())
         else:
             for first in alone:
                 known_size(first)
-            weight = by_member.weight_of(outcome, one)
-        _check_names(so_far, outcome.named(), index)
-        for name, value in outcome.named().items():
+            weight = by_member.weight_of(loss_output, one)
+        _check_names(so_far, loss_output.named(), index)
+        for name, value in loss_output.named().items():
             metric = by_member.of_batch(program, value, weight)
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
     if index is None:

@@ -60,7 +60,7 @@ STEP = (
     defect(
         "micro-batches weigh alike",
         "core/part_sums.py",
-        "        weight = outcome.weight_of(batch)\n",
+        "        weight = loss_output.weight_of(batch)\n",
         "        weight = torch.ones(())\n",
         "accumulation: micro_batches_are_one_batch_of_plain_pytorch",
     ),

@@ -85,8 +85,8 @@ class TestBothWays:
         one, other = (gradients(program(layers(), weighed), way, batches) for way in WAYS.args[1])
         torch.testing.assert_close(one.grads, other.grads)
         torch.testing.assert_close(one.buffers, other.buffers)
-        torch.testing.assert_close(one.outcome.value, other.outcome.value.detach())
-        torch.testing.assert_close(one.outcome.metrics, other.outcome.metrics)
+        torch.testing.assert_close(one.loss_output.value, other.loss_output.value.detach())
+        torch.testing.assert_close(one.loss_output.metrics, other.loss_output.metrics)
         assert list(one.grads) == list(other.grads)
 
     @WAYS
@@ -99,8 +99,8 @@ class TestBothWays:
         for path in made.fixed.trainable:
             terms = [w * each.grads[path] for w, each in zip(weights, singles, strict=True)]
             torch.testing.assert_close(found.grads[path], sum(terms) / sum(weights))
-        values = [w * each.outcome.value for w, each in zip(weights, singles, strict=True)]
-        torch.testing.assert_close(found.outcome.value, sum(values) / sum(weights))
+        values = [w * each.loss_output.value for w, each in zip(weights, singles, strict=True)]
+        torch.testing.assert_close(found.loss_output.value, sum(values) / sum(weights))
         assert list(found.grads) == list(made.fixed.trainable)
 
     @WAYS
@@ -110,7 +110,7 @@ class TestBothWays:
         made, batches = program(layers(), weighed), weighed_batches(*weights)
         plain, scaled = (gradients(made, way, batches, scale) for scale in (None, 8.0))
         torch.testing.assert_close(scaled.grads, plain.grads)
-        torch.testing.assert_close(scaled.outcome.value, plain.outcome.value)
+        torch.testing.assert_close(scaled.loss_output.value, plain.loss_output.value)
 
     @WAYS
     def test_the_module_trains_whatever_mode_it_is_in(
@@ -146,7 +146,7 @@ class TestEachWay:
         made = program(nn.Linear(2, 1, bias=False), lambda model, x: model(x).mean())
         found = gradients(made, way, [torch.zeros(1, 2), torch.ones(3, 2)])
         assert found.grads["weight"].tolist() == [[0.75, 0.75]]
-        assert float(found.outcome.weight) == 4.0
+        assert float(found.loss_output.weight) == 4.0
 
     @PARTS
     def test_frozen_parameters_take_part_and_have_no_gradient(
@@ -317,7 +317,7 @@ class TestMetrics:
 
         made = program(nn.Linear(2, 2), loss)
         found = gradients(made, way, [torch.ones(3, 2), torch.ones(2, 2)])
-        assert found.outcome.metrics["table"].counts.sum() == 5
+        assert found.loss_output.metrics["table"].counts.sum() == 5
 
     def test_of_a_micro_batch_that_weighs_nothing_do_not_count(self) -> None:
         def loss(model: nn.Module, batch: Any) -> ft.Loss:
@@ -328,8 +328,8 @@ class TestMetrics:
         weights = [torch.tensor(each) for each in (0.0, 1.0, 3.0)]
         batches = [(x, w, torch.tensor(m)) for w, m in zip(weights, metrics, strict=True)]
         found = gradients(program(nn.Linear(4, 1), loss), by_autograd, batches)
-        assert found.outcome.metrics["metric"].item() == 2.75
-        assert float(found.outcome.weight) == 4.0
+        assert found.loss_output.metrics["metric"].item() == 2.75
+        assert float(found.loss_output.weight) == 4.0
 
 
 def test_the_value_of_a_loss_that_is_a_parameter_is_a_copy() -> None:

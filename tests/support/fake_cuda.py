@@ -24,7 +24,7 @@ import functrain as ft
 from functrain import tree
 from functrain.core import rng, step
 from functrain.core.accumulation import StepGradients
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 
 CUDA = torch.device("cuda", 0)
 _QUERIES = ("aten.is_pinned.default", "prim.device.default")
@@ -94,7 +94,7 @@ def with_gradients(program: ft.Program) -> ft.Program:
         grads = {path: torch.empty_like(params[path]) for path in paths}
         buffers = {path: buffer.clone() for path, buffer in state["buffers"].items()}
         loss = torch.empty((), device=CUDA)
-        return StepGradients(grads, params, buffers, Outcome(loss, None, {"m": loss.clone()}))
+        return StepGradients(grads, params, buffers, LossOutput(loss, None, {"m": loss.clone()}))
 
     kernels = step.EAGER._replace(gradients=gradients)
     device_step = step.DeviceStep(kernels, program.fixed)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.loss import Outcome, not_negative
+from functrain.core.loss import LossOutput, not_negative
 from functrain.core.metrics import computed, merged
 from functrain.core.precision import widest
 from functrain.core.protocol import AnyProgram
@@ -53,12 +53,12 @@ def of_batch(program: AnyProgram, value: Any, weight: Tensor) -> Any:
     return Mean((wide * each).masked_fill(each == 0, 0), each)
 
 
-def weight_of(outcome: Outcome, batch: Batch) -> Tensor:
+def weight_of(loss_output: LossOutput, batch: Batch) -> Tensor:
     """Return the weight of a batch, or one for each member."""
-    weight = outcome.weight
+    weight = loss_output.weight
     if isinstance(weight, Tensor) and weight.ndim:
         return not_negative(weight)
-    return outcome.weight_of(batch)
+    return loss_output.weight_of(batch)
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from functrain.core import step
 from functrain.core.accumulation import StepGradients, require_gradients
 from functrain.core.batch import copied
 from functrain.core.gradients import by_autograd
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.metrics import computed
-from functrain.core.part_sums import Part, divide, mean_outcome, part_stream
+from functrain.core.part_sums import Part, divide, mean_loss_output, part_stream
 from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
@@ -47,7 +47,7 @@ Call = Callable[[Any], dict[str, Any]]
 
 @attrs.frozen(eq=False)
 class Gradients:
-    """The graph of one micro-batch: it adds its gradients to sums, and returns its outcome.
+    """The graph of one micro-batch: it adds its gradients to sums, and returns its loss output.
 
     Attributes:
         call: takes ``params, buffers, total, scale, batch``; writes to buffers, total, and the
@@ -168,8 +168,8 @@ class Parts:
             for number, (part, batch) in enumerate(zip(each, inputs["batches"], strict=True)):
                 with _stream(self.fixed, part, seed, number, inputs):
                     found.append(part.call({**sums, "scale": scale, "batch": batch}))
-            outcomes = [Outcome(one["loss"], None, one["metrics"]) for one in found]
-            mean, divisor = mean_outcome(outcomes, [one["weight"] for one in found], scale)
+            loss_outputs = [LossOutput(one["loss"], None, one["metrics"]) for one in found]
+            mean, divisor = mean_loss_output(loss_outputs, [one["weight"] for one in found], scale)
             metrics = computed(mean.metrics, mean.value.device)
             loss, divisor = mean.value.to(kind.dtype), divisor.to(kind.dtype)
             before_write()
@@ -228,8 +228,8 @@ def captured_gradients(
         part = Part.of(by_autograd, fixed, params, own["scale"])
         spare = {path: buffer.clone() for path, buffer in buffers.items()}
         with WriteRecorder(own["params"], fixed.model.writes):
-            grads, after, outcome = part.gradient(part.request(spare, batch))
-        weight = outcome.weight_of(batch)
+            grads, after, loss_output = part.gradient(part.request(spare, batch))
+        weight = loss_output.weight_of(batch)
         added = {
             path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))
             for path, grad in grads.items()
@@ -237,12 +237,12 @@ def captured_gradients(
         old = [{path: total[path] for path in grads}, buffers, own["params"]]
         write(old, [added, after, params])
         seen["paths"] = frozenset(grads)
-        seen["dtype"] = torch.promote_types(outcome.value.dtype, weight.dtype)
-        leaves = [leaf for _, leaf in tree.items(outcome.metrics)]
+        seen["dtype"] = torch.promote_types(loss_output.value.dtype, weight.dtype)
+        leaves = [leaf for _, leaf in tree.items(loss_output.metrics)]
         seen["returned"] = all(isinstance(leaf, _RETURNED) for leaf in leaves)
         # They may be parts of what is written to.
-        metrics = copy(outcome.metrics) if seen["returned"] else {}
-        return {"loss": outcome.value, "weight": weight, "metrics": metrics}
+        metrics = copy(loss_output.metrics) if seen["returned"] else {}
+        return {"loss": loss_output.value, "weight": weight, "metrics": metrics}
 
     made = functools.partial(capture, function, flatten(given), fixed.model.module)
     captured = capture_with_copies(made, fixed.model.writes)
@@ -263,7 +263,7 @@ def captured_update(fixed: StaticParts, lowering: Lowering, given: dict[str, Any
             path: divide(total, divisor, old[path].dtype) for path, total in own["total"].items()
         }
         params = {**old, **own["written"]}
-        found = StepGradients(grads, params, own["after"], Outcome(own["loss"], None, {}))
+        found = StepGradients(grads, params, own["after"], LossOutput(own["loss"], None, {}))
         device_step = step.DeviceStep(step.by_rule(lambda *_: found), fixed)
         rates = own["rest"]["lr"], own["rest"]["ema_due"]
         new, outputs = device_step({**state, **scalars}, [], *rates)

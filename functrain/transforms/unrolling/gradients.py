@@ -25,7 +25,7 @@ from functrain.core.gradients import (
     has_reentrant_checkpoint,
     require_graph,
 )
-from functrain.core.loss import Outcome
+from functrain.core.loss import LossOutput
 from functrain.core.model import FunctionalModule
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
@@ -62,7 +62,7 @@ def by_graph(given: Request) -> Gradients:
     Under ``torch.func`` and in forward mode they are those of ``by_func``.
     """
     model, params = given.model, given.params
-    plain: Callable[..., Outcome] = given.forward
+    plain: Callable[..., LossOutput] = given.forward
     # The mean over micro-batches is a function of their weights.
     forward = functools.partial(plain, weight_graph=True)
     if is_transforming():
@@ -75,19 +75,23 @@ def by_graph(given: Request) -> Gradients:
         bound = {**params, **leaves}
         with model.bound(bound, given.buffers, training=True) as module:
             with differentiable_forward(model):
-                outcome = forward(module, given.batch)
+                loss_output = forward(module, given.batch)
             after = model.held_buffers()
             now = model.current_params()
         for path in bound:
             if now[path] is not bound[path]:
                 raise _written(path)
-        require_graph(outcome.value, given.trainable)
-        grads = _differentiated(outcome.value, leaves, keeps_graph)
+        require_graph(loss_output.value, given.trainable)
+        grads = _differentiated(loss_output.value, leaves, keeps_graph)
     if not keeps_graph:
-        weight = outcome.weight.detach() if isinstance(outcome.weight, Tensor) else outcome.weight
-        outcome = outcome._replace(value=outcome.value.detach(), weight=weight)
+        weight = (
+            loss_output.weight.detach()
+            if isinstance(loss_output.weight, Tensor)
+            else loss_output.weight
+        )
+        loss_output = loss_output._replace(value=loss_output.value.detach(), weight=weight)
         after = {path: buffer.detach() for path, buffer in after.items()}
-    return Gradients(grads, after, outcome)
+    return Gradients(grads, after, loss_output)
 
 
 def by_func(given: Request) -> Gradients:
@@ -99,19 +103,19 @@ def by_func(given: Request) -> Gradients:
     # Buffers are an argument, not captured: torch.func refuses to write to what is captured.
     def scaled_loss(
         leaves: Tensors, frozen: Tensors, buffers: Tensors, batch: Batch
-    ) -> tuple[Tensor, tuple[Outcome, Tensors]]:
+    ) -> tuple[Tensor, tuple[LossOutput, Tensors]]:
         with model.bound({**frozen, **leaves}, buffers, training=True) as module:
-            outcome = given.forward(module, batch)
+            loss_output = given.forward(module, batch)
             after = model.held_buffers()
         # torch.func returns tensors only: an empty list stands for a weight that is taken from the
         # batch later.
-        weight = [] if outcome.weight is None else [outcome.weight_of(batch)]
-        return scaled(outcome.value), (outcome._replace(weight=weight), after)  # type: ignore[arg-type]
+        weight = [] if loss_output.weight is None else [loss_output.weight_of(batch)]
+        return scaled(loss_output.value), (loss_output._replace(weight=weight), after)  # type: ignore[arg-type]
 
     differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
-    grads, (_, (outcome, after)) = differentiated(leaves, frozen, given.buffers, given.batch)
-    outcome = outcome._replace(weight=next(iter(outcome.weight), None))
-    return Gradients(grads, after, outcome)
+    grads, (_, (loss_output, after)) = differentiated(leaves, frozen, given.buffers, given.batch)
+    loss_output = loss_output._replace(weight=next(iter(loss_output.weight), None))
+    return Gradients(grads, after, loss_output)
 
 
 def _leaf(param: Tensor) -> Tensor:

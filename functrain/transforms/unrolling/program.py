@@ -176,8 +176,8 @@ class Differentiable(Program):
             model.bound(params, buffers, training=False) as module,
         ):
             function = recipe.evaluate or recipe.loss
-            outcome = evaluate(function, module, copied(batch, device), device)
-        return {"loss": outcome.value, **computed(outcome.metrics, device)}
+            loss_output = evaluate(function, module, copied(batch, device), device)
+        return {"loss": loss_output.value, **computed(loss_output.metrics, device)}
 
 
 def _device_step(fixed: StaticParts) -> step.AnyDeviceStep:
