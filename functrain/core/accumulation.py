@@ -1,53 +1,57 @@
-"""Gradients of a step: those of its micro-batches, averaged as those of one big batch would be."""
+"""Gradients of a step: the weighted mean over its parts, as one big batch would give it.
+
+A part is a micro-batch of an accumulating program, or the share of a batch that one of several
+processes computes. Each has a random stream of its own.
+
+Floating-point addition is not associative, so a sum has the same bits only if its terms are added
+in the same order. Here that is a binary tree over the numbers of the parts, which does not depend
+on who computes which: a process adds up whole subtrees of its own parts, and the sums above them
+are the same everywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import attrs
+import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.buffers import statistics_after
+from functrain.core.buffers import restarted, statistics_after
 from functrain.core.clipping import block_norm
 from functrain.core.first_step import warn_of_memory
-from functrain.core.gradients import GradientFunction
+from functrain.core.gradients import (
+    GradientFunction,
+    Gradients,
+    inputs_of,
+    require_dependence,
+    scale_of,
+    scaled,
+)
 from functrain.core.loss import LossOutput
-from functrain.core.part_sums import Part, divide, mean_loss_output, part_sums
+from functrain.core.metrics import merged
+from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
+from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
-
-class StepGradients(NamedTuple):
-    """Gradients before clipping, and what the forward left behind.
-
-    Attributes:
-        grads: by path, in the order of the trainable parameters.
-        params: all parameters after the forward, which may write to some.
-        norm: of all gradients, where it is not torch's.
-    """
-
-    grads: Tensors
-    params: Tensors
-    buffers: Tensors
-    loss_output: LossOutput
-    norm: Tensor | None = None
-
-
-def scale_of(state: dict[str, Any]) -> Tensor | None:
-    """Return fp16's factor on the loss."""
-    return None if state["loss_scale"] is None else state["loss_scale"]["scale"]
+# Called with the sums so far and the path of a leaf whose sums are complete.
+Arrive: TypeAlias = Callable[[Sequence[Tensors], str], None]
+Node: TypeAlias = tuple[int, int]
+"""The sum of the parts from the first number up to, but not including, the second."""
 
 
 def step_gradients(
-    gradient_function: GradientFunction,
+    gradient: GradientFunction,
     fixed: StaticParts,
     state: dict[str, Any],
     batches: list[Batch],
     seed: int | None = None,
     watch: bool = False,
-) -> StepGradients:
+) -> Gradients:
     """Return the mean of the gradients of several micro-batches.
 
     With weights w and means L over each micro-batch, the mean over all samples is
@@ -57,42 +61,210 @@ def step_gradients(
     torch's generators are used as they are. ``watch`` copies parameters in the first steps, to see
     whether the forward writes to them, or the loss keeps them.
     """
-    given, writes = state["params"], fixed.model.writes
-    watched = writes.suspects(given, fixed.trainable) if watch else set()
-    params = writes.owned(given, watched)
-    part, norm = Part.of(gradient_function, fixed, params, scale_of(state), seed), None
+    given, model = state["params"], fixed.model
+    watched = model.writes.suspects(given, fixed.trainable) if watch else set()
+    own = {**state, "params": model.writes.owned(given, watched)}
     if len(batches) == 1:
-        grads, buffers, loss_output = part.unscaled(part.compute(state["buffers"], batches[0]))
+        gradient = by_recipe(gradient, fixed)
+        found = unscaled(gradient(inputs_of(fixed, own, batches[0])), scale_of(state))
     else:
-        grads, buffers, loss_output, norm = _of_micro_batches(
-            part, given, state["buffers"], batches
-        )
-    require_gradients(fixed, grads)
+        found = _mean_of_parts(Parts(gradient, fixed, own, seed), batches)
+    require_dependence(found.grads, fixed.trainable)
     if watched:
-        params = writes.settled(given, params, watched)
-    if watch and fixed.model.attributes.left:
-        warn_of_memory(fixed, params, state["buffers"], batches[0], state["skipped"].device)
-    return StepGradients(grads, params, buffers, loss_output, norm)
+        found = found._replace(params=model.writes.settled(given, found.params, watched))
+    if watch and model.attributes.left:
+        device = state["skipped"].device
+        warn_of_memory(fixed, found.params, state["buffers"], batches[0], device)
+    return found
 
 
-def _of_micro_batches(
-    part: Part, params: Tensors, buffers: Tensors, batches: list[Batch]
-) -> tuple[Tensors, Tensors, LossOutput, Tensor | None]:
-    found = part_sums(part, buffers, batches, len(batches), 0, passed=True)
-    loss_output, divisor = mean_loss_output(found.loss_outputs, found.weights, part.scale)
+def by_recipe(gradient: GradientFunction, fixed: StaticParts) -> GradientFunction:
+    """Return the gradient function of a program, which may be sharpness-aware."""
+    sharpness = fixed.recipe.sharpness
+    return gradient if sharpness is None else sharpness.around(gradient)
+
+
+def unscaled(found: Gradients, scale: Tensor | None) -> Gradients:
+    """Return gradients without fp16's factor."""
+    if scale is None:
+        return found
+    each = found.grads.items()
+    return found._replace(grads={p: divide(widened(grad), scale, grad.dtype) for p, grad in each})
+
+
+def divide(total: Tensor, divisor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient in its own ``dtype``, from one that is :func:`widened`."""
+    return (total / divisor.to(total.dtype)).to(dtype)
+
+
+def _mean_of_parts(parts: Parts, batches: list[Batch]) -> Gradients:
+    fixed, params, buffers = parts.fixed, parts.state["params"], parts.state["buffers"]
+    found = parts.sums(batches, len(batches))
+    loss_output, total = mean_loss_output(found.loss_outputs, found.weights), found.sums[0]
+    divisor = scaled(loss_output.weight_of(None), scale_of(parts.state))
     # A backward pass finds them in its own order, and a norm depends on the order.
-    total = found.sums[0]
-    paths = [path for path in part.fixed.trainable if path in total]
+    paths = [path for path in fixed.trainable if path in total]
     grads = {path: divide(total.pop(path), divisor, params[path].dtype) for path in paths}
-    statistics = statistics_after(part.fixed.model.statistics, buffers, found.buffers)
+    statistics = statistics_after(fixed.model.statistics, buffers, found.buffers)
     norm = block_norm(list(grads.values())) if grads else None
-    return grads, {**found.buffers[-1], **statistics}, loss_output, norm
+    return Gradients(grads, params, {**found.buffers[-1], **statistics}, loss_output, norm)
 
 
-def require_gradients(fixed: StaticParts, grads: Collection[str]) -> None:
-    """Refuse a loss that does not depend on any trainable parameter."""
-    if not grads:
-        raise LossError(
-            "the loss does not depend on any of the trainable parameters: "
-            f"{fixed.trainable[:5]}. Compute it from the model passed to loss(model, batch)."
-        )
+def mean_loss_output(loss_outputs: list[LossOutput], each: list[Tensor]) -> LossOutput:
+    """Return the loss output of a step from those of its parts and their weights."""
+    weights, names = torch.stack(each), loss_outputs[0].metrics.keys()
+    if any(one.metrics.keys() != names for one in loss_outputs):
+        raise LossError("every micro-batch of a step must report the same metrics")
+
+    def mean(values: list[Any]) -> Any:
+        if not all(isinstance(value, Tensor) for value in values):
+            return merged(values)
+        # The mean over no tokens is NaN, and none of them counts.
+        weighed = (torch.stack(values) * weights).masked_fill(weights == 0, 0)
+        return weighed.sum() / weights.sum()
+
+    metrics = {name: mean([one.metrics[name] for one in loss_outputs]) for name in names}
+    return LossOutput(mean([one.value for one in loss_outputs]), weights.sum(), metrics)
+
+
+class PartSums(NamedTuple):
+    """The results of consecutive parts of a step.
+
+    Attributes:
+        sums: weighted gradients by path, one for each of :func:`nodes`.
+        buffers: after each part.
+    """
+
+    sums: list[Tensors]
+    loss_outputs: list[LossOutput]
+    weights: list[Tensor]
+    buffers: list[Tensors]
+
+
+@attrs.frozen(eq=False)
+class Parts:
+    """Takes the gradients of the parts of a step.
+
+    Attributes:
+        state: before the step.
+        seed: of the step; ``None`` uses torch's generators as they are.
+    """
+
+    gradient: GradientFunction
+    fixed: StaticParts
+    state: dict[str, Any]
+    seed: int | None
+
+    def gradients(self, number: int, batch: Batch, buffers: Tensors) -> Gradients:
+        """Return the gradients of part ``number``, in a random stream of its own."""
+
+        def compute() -> Gradients:
+            inputs = inputs_of(self.fixed, {**self.state, "buffers": buffers}, batch)
+            return by_recipe(self.gradient, self.fixed)(inputs)
+
+        if self.seed is None:
+            return compute()
+        stream = part_stream(self.seed, number)
+        device = next(iter(self.state["params"].values())).device
+        with scoped(stream, device, draws=self.fixed.draws):
+            found = compute()
+            refuse_system_seed(stream, compute)
+        return found
+
+    def sums(
+        self,
+        batches: Sequence[Batch],
+        parts: int,
+        start: int = 0,
+        passed: bool = True,
+        arrive: Arrive | None = None,
+    ) -> PartSums:
+        """Sum the weighted gradients of consecutive parts of the step, as far as they reach.
+
+        No more sums are in memory at a time than the tree has levels.
+
+        The batches are the parts from ``start`` on, of ``parts``. Buffers are ``passed`` from one
+        part to the next where all begin in one process.
+        """
+        found, old = PartSums([], [], [], []), self.state["buffers"]
+        before, stop = old, start + len(batches)
+        complete = merges(parts, start, stop)
+        for number, (batch, count) in enumerate(zip(batches, complete, strict=True), start):
+            own = restarted(self.fixed.model.statistics, before, old)
+            grads, _, after, loss_output, _ = self.gradients(number, batch, own)
+            before = after if passed else old
+            weight = loss_output.weight_of(batch)
+            if not count:
+                found.sums.append({})
+            _add(found.sums, grads, weight, arrive if number == stop - 1 and count < 2 else None)
+            del grads  # before the next ones are computed
+            for _ in range(count - 1):
+                _add(found.sums, found.sums.pop())
+            found.loss_outputs.append(loss_output)
+            found.weights.append(weight)
+            found.buffers.append(after)
+        return found
+
+
+def _add(
+    sums: list[Tensors], grads: Tensors, weight: Tensor | None = None, arrive: Arrive | None = None
+) -> None:
+    """Add gradients to the last of the sums."""
+    total = sums[-1]
+    for path, grad in grads.items():
+        if weight is not None:
+            wide = widened(grad)
+            grad = wide * weight.to(wide.dtype)
+        total[path] = total[path].add_(grad) if path in total else grad
+        if arrive is not None:
+            arrive(sums, path)
+
+
+def part_stream(seed: int, number: int) -> int:
+    """Return the seed of a part's random stream; that of the first is the step's own."""
+    return derive(seed, "part", number) if number else seed
+
+
+def nodes(parts: int, start: int, stop: int) -> list[Node]:
+    """Return the largest subtrees over parts from ``start`` to ``stop``, in order.
+
+    These are the sums that can be formed without any other part.
+
+    Example:
+        >>> nodes(8, 2, 7)
+        [(2, 4), (4, 6), (6, 7)]
+    """
+    found, waiting = [], [(0, parts)]
+    while waiting:
+        node = waiting.pop()
+        if start <= node[0] and node[1] <= stop:
+            found.append(node)
+        elif start < node[1] and node[0] < stop:
+            waiting += reversed(halves(node))
+    return found
+
+
+def merges(parts: int, start: int, stop: int) -> list[int]:
+    """Return for each part from ``start`` to ``stop`` how many sums are complete with it.
+
+    With the sums on a stack: put the part on it, then add the last sum to the one before, so many
+    times. In the end the stack holds the sums of :func:`nodes`.
+
+    Example:
+        >>> merges(4, 0, 4)
+        [0, 1, 0, 2]
+    """
+    counts = [0] * (stop - start)
+    waiting = nodes(parts, start, stop)
+    while waiting:
+        node = waiting.pop()
+        if node[1] - node[0] > 1:
+            counts[node[1] - 1 - start] += 1
+            waiting += halves(node)
+    return counts
+
+
+def halves(node: Node) -> tuple[Node, Node]:
+    """Return the two sums that a sum consists of."""
+    middle = sum(node) // 2
+    return (node[0], middle), (middle, node[1])

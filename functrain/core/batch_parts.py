@@ -3,7 +3,7 @@
 With ``parts=k`` every loader batch is cut into k parts of nearly equal size, as
 ``batch_splitting.into`` cuts it; a batch of fewer than k samples has fewer parts, of one sample
 each. The parts of all loader batches of a step are numbered through. Of c loader batches there are
-c * k places, shared by ``order.share``; parts that do not exist leave their places empty. So each
+c * k places, shared by :func:`share`; parts that do not exist leave their places empty. So each
 rank knows what to read before it reads it.
 """
 
@@ -18,11 +18,22 @@ import attrs
 from functrain.core import batch_splitting
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_sizes import count, size
-from functrain.core.order import share
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer
 
 DIGESTS = 1 << 24  # float32 holds the integers below exactly, so a digest fits in a table of losses
+
+
+def share(parts: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Return the parts that a rank computes: consecutive, and as many as others have, or one more.
+
+    Where the parts are fewer than the ranks, some ranks have none.
+
+    Example:
+        >>> [share(4, rank, 3) for rank in range(3)]
+        [(0, 1), (1, 2), (2, 4)]
+    """
+    return rank * parts // ranks, (rank + 1) * parts // ranks
 
 
 @attrs.frozen

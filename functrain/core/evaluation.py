@@ -14,7 +14,6 @@ from torch import nn
 
 from functrain.core import precision
 from functrain.core.batch import Batch, MicroBatches, copied
-from functrain.core.gradients import needs_gradients
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
@@ -35,9 +34,10 @@ def loss_output(fixed: StaticParts, state: TrainState, batch: Batch, weights: st
     try:
         return _loss_output(fixed, state, batch, weights, gradients)
     except Exception as error:
-        if not (isinstance(error, RuntimeError) and needs_gradients(error)):
-            from functrain.diagnosis.forward_errors import explain_forward
+        from functrain.diagnosis.backward_errors import needs_gradients
+        from functrain.diagnosis.forward_errors import explain_forward
 
+        if not needs_gradients(error):
             explain_forward(error, fixed.model.module, "in an evaluation", batch)
             raise
     # The loss differentiates by itself. Nothing was changed, so it is begun again.

@@ -6,24 +6,19 @@ transformations of ``torch.func``, other functions of the same signature take th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from functrain.core.batch import Batch
-from functrain.core.loss import LossOutput
-from functrain.core.model import FunctionalModule
+from functrain.core.batch import Batch, copied
+from functrain.core.loss import LossOutput, evaluate
+from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.errors import LossError, ModelError, UnsupportedError
 
-# Messages of torch about grad and backward, about hooks, and about retain_grad.
-_WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
-
-Forward = Callable[[nn.Module, Batch], LossOutput]
-
-_REENTRANT = (
+REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
     "as values (it writes them into .grad). Pass use_reentrant=False: the same memory is saved, "
     "and torch recommends it."
@@ -31,51 +26,63 @@ _REENTRANT = (
 
 
 class Gradients(NamedTuple):
-    """The gradients of one batch.
+    """Gradients before clipping, and what the forward left behind.
 
     Attributes:
-        grads: gradient by path; a parameter the loss does not depend on has none.
+        grads: by path; a parameter the loss does not depend on has none.
+        params: all parameters after the forward, which may write to some.
+        norm: of all gradients, where it is not torch's.
     """
 
     grads: Tensors
+    params: Tensors
     buffers: Tensors
     loss_output: LossOutput
+    norm: Tensor | None = None
 
 
-class Request(NamedTuple):
-    """Ask for the gradients of ``forward`` with respect to the trainable parameters, for one batch.
+class GradientInputs(NamedTuple):
+    """The values that the gradients of one batch depend on.
 
     Attributes:
-        forward: (module, batch) -> loss_output.
         params: all parameters; one that the forward gave other values by assignment is replaced.
+        buffers: copies, to which the forward may write.
+        batch: a copy, too.
         scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
     """
 
-    model: FunctionalModule
-    forward: Forward
-    trainable: list[str]
+    fixed: StaticParts
     params: Tensors
     buffers: Tensors
     batch: Batch
     scale: Tensor | None
-
-    def scaled(self, loss: Tensor) -> Tensor:
-        """Return the loss as it is differentiated."""
-        return loss if self.scale is None else loss * self.scale
+    device: torch.device
 
 
-GradientFunction: TypeAlias = Callable[[Request], Gradients]
+GradientFunction: TypeAlias = Callable[[GradientInputs], Gradients]
 
 
-class GradientTransform(Protocol):
-    """A change to how gradients are taken, such as that of ``sharpness_aware``."""
+def inputs_of(fixed: StaticParts, state: dict[str, Any], batch: Batch) -> GradientInputs:
+    """Return what the gradients of a batch in a state depend on; neither will be changed."""
+    params = state["params"]
+    device = next(iter(params.values())).device
+    # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
+    own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
+    # A copy also has its own alignment in memory, on which the last bits depend.
+    return GradientInputs(fixed, params, own, copied(batch, device), scale_of(state), device)
 
-    def around(self, gradient: GradientFunction) -> GradientFunction:
-        """Return a gradient function that calls ``gradient``."""
-        ...
+
+def scale_of(state: dict[str, Any]) -> Tensor | None:
+    """Return fp16's factor on the loss."""
+    return None if state["loss_scale"] is None else state["loss_scale"]["scale"]
 
 
-def by_autograd(given: Request) -> Gradients:
+def scaled(value: Tensor, scale: Tensor | None) -> Tensor:
+    """Return a loss, or what its gradients are divided by, times fp16's factor."""
+    return value if scale is None else value * scale
+
+
+def by_autograd(inputs: GradientInputs) -> Gradients:
     """Return the gradients by ``torch.autograd``.
 
     Raises:
@@ -88,112 +95,70 @@ def by_autograd(given: Request) -> Gradients:
                 "leave it out; torch.no_grad() may stay"
             )
         with torch.enable_grad():
-            return by_autograd(given)
-    model, params = given.model, given.params
-    leaves = _leaves(model, params, given.trainable)
-    bound = model.writes.bound(params, leaves)
-    with model.bound(bound, given.buffers, training=True) as module:
-        loss_output = given.forward(module, given.batch)
-        require_graph(loss_output.value, given.trainable)
-        early = _take_early(leaves, given.scale)
-        grads = differentiated(given.scaled(loss_output.value), leaves, early)
-        after = model.current_buffers(given.buffers)
-        model.writes.adopt(params, bound, model.current_params())
-    if not model.outside.searched:
-        model.outside.warn_of(loss_output.value)
-    # A copy: the loss may be a parameter itself, which a donated step writes over.
-    value = loss_output.value.detach().clone()
-    return Gradients(grads, after, LossOutput(value, loss_output.weight, loss_output.metrics))
-
-
-def _leaves(model: FunctionalModule, params: Tensors, trainable: list[str]) -> Tensors:
-    """Return aliases of the trained parameters, with the hooks that the user registered on them."""
-    leaves = {path: params[path].detach().requires_grad_() for path in trainable}
+            return by_autograd(inputs)
+    fixed, params, buffers, batch, scale, device = inputs
+    model, recipe = fixed.model, fixed.recipe
+    leaves = {path: params[path].detach().requires_grad_() for path in fixed.trainable}
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
-    return leaves
+    bound = model.writes.bound(params, leaves)
+    with model.bound(bound, buffers, training=True) as module:
+        loss_output = evaluate(recipe.loss, module, batch, device, recipe.precision)
+        loss = loss_output.value
+        require_dependence(loss.requires_grad, fixed.trainable)
+        grads = _differentiated(loss, leaves, scale)
+        after = model.current_buffers(buffers)
+        model.writes.adopt(params, bound, model.current_params())
+    if not model.outside.searched:
+        model.outside.warn_of(loss)
+    # A copy: the loss may be a parameter itself, which a donated step writes over.
+    return Gradients(grads, params, after, loss_output._replace(value=loss.detach().clone()))
 
 
-def needs_gradients(error: RuntimeError) -> bool:
-    """Whether code failed because it differentiates, and nothing it computed could be.
-
-    Example:
-        >>> try:
-        ...     torch.ones(()).backward()
-        ... except RuntimeError as error:
-        ...     needs_gradients(error)
-        True
-    """
-    return any(words in str(error) for words in _WITHOUT_GRADIENTS)
-
-
-def require_graph(loss: Tensor, trainable: list[str]) -> None:
-    """Refuse a loss without a gradient."""
+def require_dependence(depends: object, trainable: Sequence[str]) -> None:
+    """Refuse a loss that depends on no trainable parameter, so that it has no gradients."""
     if not trainable:
         raise LossError("no parameter is trainable: all are frozen, so there is nothing to train")
-    if not loss.requires_grad:
+    if not depends:
         raise LossError(
-            "the loss does not depend on any trainable parameter. Compute it from the model that "
-            "is passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."
+            "the loss does not depend on any trainable parameter, such as "
+            f"{trainable[0]!r}. Compute it from the model that is passed to loss(model, batch), "
+            "without .detach(), .item() or torch.no_grad()."
         )
 
 
-def _take_early(leaves: Tensors, scale: Tensor | None) -> Tensors:
-    """Return the gradients that a ``backward()`` within the loss left, and take them away."""
-    found = {path: leaf.grad for path, leaf in leaves.items() if leaf.grad is not None}
-    for path in found:
-        leaves[path].grad = None
-    return found if scale is None else {path: grad * scale for path, grad in found.items()}
-
-
-def differentiated(loss: Tensor, leaves: Tensors, early: Tensors) -> Tensors:
-    """Return the gradients of a loss by path, added to ``early`` ones; some may have none."""
-    graph = loss.grad_fn
+def _differentiated(loss: Tensor, leaves: Tensors, scale: Tensor | None) -> Tensors:
+    """Return the gradients of a loss by path; some may have none."""
+    if scale is not None:
+        for leaf in leaves.values():
+            if leaf.grad is not None:  # from a ``backward()`` within the loss
+                leaf.grad = leaf.grad * scale
     try:
-        found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        found = torch.autograd.grad(scaled(loss, scale), list(leaves.values()), allow_unused=True)
     except RuntimeError as error:
-        _refuse_reentrant(error)
-        _refuse_frozen(error, leaves)
+        from functrain.diagnosis.backward_errors import explain_backward
+
+        explain_backward(error, leaves)
         raise
-    if any(grad is None for grad in found) and has_reentrant_checkpoint(graph):
-        raise ModelError(_REENTRANT)
     grads = {}
     for (path, leaf), grad in zip(leaves.items(), found, strict=True):
         # A backward pass within the backward, as of reversible layers (Reformer), writes here.
-        for other in (early.get(path), leaf.grad):
-            if other is not None:
-                grad = other if grad is None else grad + other
+        if (other := leaf.grad) is not None:
+            grad = other if grad is None else grad + other
         if grad is not None:
             grads[path] = _accumulated(path, grad, leaf)
+    if len(grads) < len(leaves) and has_reentrant_checkpoint(loss):
+        raise ModelError(REENTRANT)
     return grads
 
 
-def _refuse_frozen(error: RuntimeError, leaves: Tensors) -> None:
-    """Explain a forward that freezes trained parameters, which torch then cannot differentiate."""
-    frozen = [path for path, leaf in leaves.items() if not leaf.requires_grad]
-    if frozen:
-        raise ModelError(
-            "the forward or the loss switched requires_grad off on trained parameters: "
-            f"{frozen[:4]}. Choose what is trained by functrain.program(..., trainable=...), by "
-            "functrain.optim.Frozen in groups, or from some step on by functrain.phases; to leave "
-            "parameters out of one loss, give it parameter.detach()"
-        ) from error
+def has_reentrant_checkpoint(loss: Tensor) -> bool:
+    """Return whether the graph of a loss has reentrant checkpointing in it.
 
-
-def _refuse_reentrant(error: RuntimeError) -> None:
-    """Explain reentrant checkpointing, the one construct that would lose gradients.
-
-    It finds its gradients by a backward pass of its own, which writes into ``.grad``. A pass that
-    returns gradients makes it raise; or, where nothing trained lies before it, silently skips it.
+    Its backward pass skips parameters silently, if nothing trained lies before the checkpoint.
     """
-    if "use_reentrant" in str(error):
-        raise ModelError(_REENTRANT) from error
-
-
-def has_reentrant_checkpoint(graph: Any) -> bool:
-    """Return whether a graph has reentrant checkpointing in it."""
-    seen, waiting = set(), [graph]
+    seen, waiting = set[Any](), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import attrs
 from torch import Tensor, nn
 
 from functrain.core.ema import EMA, Average
 from functrain.core.global_generators import Draws, GeneratorName
-from functrain.core.gradients import GradientTransform
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule
@@ -67,6 +66,14 @@ def _names(value: object) -> tuple[GeneratorName, ...]:
     for name in names:
         one_of(GeneratorName).check("random", name)
     return names
+
+
+class GradientTransform(Protocol):
+    """A change to how gradients are taken, such as that of ``sharpness_aware``."""
+
+    def around(self, gradient: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function that takes gradients by ``gradient``; see ``core/gradients.py``."""
+        ...
 
 
 _CLIP = _named(optional(number(above=0, finite=False, tensors=True)))

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import nonfinite
-from functrain.core.accumulation import StepGradients, step_gradients
+from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import clipped
 from functrain.core.ema import Average
-from functrain.core.gradients import GradientFunction, by_autograd
+from functrain.core.gradients import GradientFunction, Gradients, by_autograd
 from functrain.core.metrics import computed
 from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import Recipe, StaticParts
@@ -35,7 +35,7 @@ from functrain.tree.nodes import copy
 # params, buffers, optimizer, ema, loss_scale, skipped: the parts of a TrainState on the device.
 DeviceState = dict[str, Any]
 Outputs = dict[str, Any]
-StepGradientFunction = Callable[[StaticParts, DeviceState, list[Batch], int | None], StepGradients]
+StepGradientFunction = Callable[[StaticParts, DeviceState, list[Batch], int | None], Gradients]
 
 
 _PARTS = ("params", "buffers", "optimizer", "ema", "loss_scale")

@@ -21,7 +21,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from functrain.core.accumulation import StepGradients
+from functrain.core.gradients import Gradients
 from functrain.tree import containers
 
 NOWHERE = (
@@ -141,8 +141,8 @@ def located(
     module: nn.Module,
     state: Mapping[str, Any],
     batches: Any,
-    compute: Callable[[], StepGradients],
-) -> tuple[StepGradients, str]:
+    compute: Callable[[], Gradients],
+) -> tuple[Gradients, str]:
     """Repeat a computation, and say in which operation its first NaN or infinity appeared."""
     inputs = [
         *((f"the parameter {path!r}", tensor) for path, tensor in state["params"].items()),

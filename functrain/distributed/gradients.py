@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -20,16 +20,24 @@ from torch import Tensor
 
 from functrain.core import clipping
 from functrain.core.accumulation import (
-    StepGradients,
-    require_gradients,
-    scale_of,
+    Arrive,
+    Parts,
+    PartSums,
+    divide,
+    mean_loss_output,
     step_gradients,
+    unscaled,
 )
 from functrain.core.batch_parts import BatchParts
 from functrain.core.buffers import BufferRule
-from functrain.core.gradients import by_autograd
+from functrain.core.gradients import (
+    Gradients,
+    by_autograd,
+    require_dependence,
+    scale_of,
+    scaled,
+)
 from functrain.core.loss import LossOutput
-from functrain.core.part_sums import Part, PartSums, divide, divisor_of, mean_loss_output, part_sums
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
@@ -39,8 +47,6 @@ from functrain.distributed.results import Gathering, combined, first_of, loss_ou
 from functrain.distributed.step_facts import Comparison, Facts, agreed, facts_of
 from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError
-
-Arrive = Callable[[Sequence[Tensors], str], None]
 
 
 @attrs.frozen(eq=False)
@@ -62,7 +68,7 @@ class ShardedGradients:
         state: dict[str, Any],
         batch: BatchParts,
         seed: int | None = None,
-    ) -> StepGradients:
+    ) -> Gradients:
         """Return this rank's rows of the mean of the gradients; see ``step_gradients``."""
         if self.fixed.recipe.parts == 1:
             own = list(batch.parts.values())
@@ -80,7 +86,7 @@ class ShardedGradients:
         found = self._own(params, state, batch, seed, sums.arrive)
         sums.send_rest(found.sums)
         facts, heads = self._agreed(gathering, found, before, sums)
-        require_gradients(self.fixed, facts.present)
+        require_dependence(facts.present, self.fixed.trainable)
         results = gathering.results(found, sums, facts, heads, before, scale_of(state))
         loss_outputs, weights = loss_outputs_of(
             self.world, found.loss_outputs, facts, results.table
@@ -88,28 +94,28 @@ class ShardedGradients:
         paths = [path for path in self.fixed.trainable if path in facts.present]
         grads = {path: _with_strides(results.grads[path], params[path]) for path in paths}
         buffers = self._buffers(before, results.buffers, found, facts, batch.bounds)
-        loss_output = _mean(loss_outputs, weights, scale_of(state))
-        return StepGradients(grads, state["params"], buffers, loss_output, results.norm)
+        loss_output = _mean(loss_outputs, weights)
+        return Gradients(grads, state["params"], buffers, loss_output, results.norm)
 
-    def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> StepGradients:
+    def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> Gradients:
         """Take the gradients of all parts in this process."""
-        before, scale = state["buffers"], scale_of(state)
+        before = state["buffers"]
         found = self._own(state["params"], state, batch, seed, None)
         facts = facts_of(found, before, late=False)
         assert facts is not None, "a step has at least one part"
-        require_gradients(self.fixed, facts.present)
+        require_dependence(facts.present, self.fixed.trainable)
         sums = found.sums[0]
         grads = {path: sums[path] for path in self.fixed.trainable if path in sums}
         norm = self._torch_norm(found, len(batch.sizes))
         if norm is None:
-            divisor = divisor_of(found.weights, scale)
+            divisor = scaled(torch.stack(found.weights).sum(), scale_of(state))
             dtypes = {path: state["params"][path].dtype for path in grads}
             grads = {path: divide(grad, divisor, dtypes[path]) for path, grad in grads.items()}
             norm = clipping.block_norm(list(grads.values()))
         each = [{path: one[path] for path in facts.rewritten(before)} for one in found.buffers]
         buffers = self._buffers(before, each, found, facts, batch.bounds)
-        loss_output = _mean(found.loss_outputs, found.weights, scale)
-        return StepGradients(grads, state["params"], buffers, loss_output, norm)
+        loss_output = _mean(found.loss_outputs, found.weights)
+        return Gradients(grads, state["params"], buffers, loss_output, norm)
 
     def _require_alike(self, alike: Comparison, text: str) -> None:
         """Refuse to go on if ranks make different steps."""
@@ -145,23 +151,18 @@ class ShardedGradients:
         """Take the gradients of the parts of this rank."""
         if not batch.parts:
             return PartSums([], [], [], [])
-        fixed, writes, parts = self.fixed, self.fixed.model.writes, len(batch.sizes)
-        buffers = state["buffers"]
+        fixed, writes = self.fixed, self.fixed.model.writes
         watched = writes.suspects(given, fixed.trainable)
         params = writes.owned(given, watched)
-        part, own = (
-            Part.of(by_autograd, fixed, params, scale_of(state), seed),
-            list(batch.parts.values()),
-        )
-        if parts > 1:
-            found = part_sums(part, buffers, own, parts, min(batch.parts), False, arrive)
+        parts = Parts(by_autograd, fixed, {**state, "params": params}, seed)
+        own, count = list(batch.parts.values()), len(batch.sizes)
+        if count > 1:
+            found = parts.sums(own, count, min(batch.parts), passed=False, arrive=arrive)
         else:
-            alone = part.gradients(0, buffers, own[0])
-            grads, after, loss_output = part.unscaled(alone)
-            ordered = {path: grads[path] for path in fixed.trainable if path in grads}
-            found = PartSums(
-                [ordered], [loss_output], [torch.ones((), device=part.device)], [after]
-            )
+            alone = unscaled(parts.gradients(0, own[0], state["buffers"]), scale_of(state))
+            grads = {path: alone.grads[path] for path in fixed.trainable if path in alone.grads}
+            one = torch.ones_like(alone.loss_output.value, dtype=torch.float32)
+            found = PartSums([grads], [alone.loss_output], [one], [alone.buffers])
         if watched:
             writes.settled(given, params, watched)
         if writes.paths:
@@ -207,14 +208,8 @@ class ShardedGradients:
         return {path: copied.get(path, after[path]) for path in before}
 
 
-def _mean(
-    loss_outputs: list[LossOutput], weights: list[Tensor], scale: Tensor | None
-) -> LossOutput:
-    return (
-        loss_outputs[0]
-        if len(loss_outputs) == 1
-        else mean_loss_output(loss_outputs, weights, scale)[0]
-    )
+def _mean(loss_outputs: list[LossOutput], weights: list[Tensor]) -> LossOutput:
+    return loss_outputs[0] if len(loss_outputs) == 1 else mean_loss_output(loss_outputs, weights)
 
 
 def _described(batch: BatchParts) -> str:

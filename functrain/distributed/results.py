@@ -18,9 +18,10 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import clipping
+from functrain.core.accumulation import PartSums
 from functrain.core.buffers import BufferRule, Statistic, by_rule, not_combined, statistics_after
+from functrain.core.gradients import scaled
 from functrain.core.loss import LossOutput
-from functrain.core.part_sums import PartSums, divisor_of
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout, order_of_blocks
 from functrain.distributed.exchange import Exchange
@@ -87,7 +88,7 @@ class Gathering:
         shares = sums.own()
         if not alone:
             weights = [row.to(facts.dtypes[1][1]) for row in heads[:, 2]]
-            divisor = divisor_of(weights, scale)
+            divisor = scaled(torch.stack(weights).sum(), scale)
             shares = [share / divisor.to(share.dtype) for share in shares]
         pairs = zip(shares, self.layout.buckets, strict=True)
         shares = [share.to(bucket.dtype) for share, bucket in pairs]

@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 
 from functrain.core import step
-from functrain.core.accumulation import StepGradients
 from functrain.core.batch import Batch, MicroBatches, split
 from functrain.core.batch_parts import BatchParts, Sharing, shared
 from functrain.core.ema import Average
+from functrain.core.gradients import Gradients
 from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
@@ -120,8 +120,8 @@ class ShardedStep:
             return grads, place
 
     def _located(
-        self, state: step.DeviceState, batch: BatchParts, compute: Callable[[], StepGradients]
-    ) -> tuple[StepGradients, str]:
+        self, state: step.DeviceState, batch: BatchParts, compute: Callable[[], Gradients]
+    ) -> tuple[Gradients, str]:
         """Repeat a step, and tell all ranks what the first that found something has found."""
         from functrain.diagnosis import anomaly
 

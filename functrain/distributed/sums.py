@@ -8,15 +8,18 @@ order of addition, which depends on the number of ranks.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import attrs
 from torch import Tensor
 
-from functrain.core import order
+from functrain.core.accumulation import Node, halves, nodes
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Bucket
 from functrain.distributed.exchange import Exchange, Pending
+
+T = TypeVar("T")
 
 
 @attrs.frozen(eq=False)
@@ -102,10 +105,27 @@ class Sums:
 
     def _added(self, sent: _Sent) -> Tensor:
         sent.pending.wait()
-        nodes = itertools.chain.from_iterable(self._nodes())
-        by_node = dict(zip(nodes, sent.received, strict=True))
-        return order.tree_sum(self.bounds[-1], by_node, Tensor.add_)
+        each = itertools.chain.from_iterable(self._nodes())
+        by_node = dict(zip(each, sent.received, strict=True))
+        return tree_sum(self.bounds[-1], by_node, Tensor.add_)
 
-    def _nodes(self) -> list[list[order.Node]]:
+    def _nodes(self) -> list[list[Node]]:
         parts = self.bounds[-1]
-        return [order.nodes(parts, *share) for share in itertools.pairwise(self.bounds)]
+        return [nodes(parts, *share) for share in itertools.pairwise(self.bounds)]
+
+
+def tree_sum(parts: int, sums: Mapping[Node, T], add: Callable[[T, T], T]) -> T:
+    """Return the sum of all parts from those of subtrees that cover all once; see :func:`nodes`.
+
+    Example:
+        >>> tree_sum(4, {(0, 2): "ab", (2, 3): "c", (3, 4): "d"}, lambda x, y: f"({x}+{y})")
+        '(ab+(c+d))'
+    """
+
+    def total(node: Node) -> T:
+        if node in sums:
+            return sums[node]
+        left, right = halves(node)
+        return add(total(left), total(right))
+
+    return total((0, parts))

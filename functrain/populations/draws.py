@@ -18,8 +18,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.core.accumulation import part_stream
 from functrain.core.global_generators import device_generator
-from functrain.core.part_sums import part_stream
 from functrain.core.rng import derive
 from functrain.errors import UnsupportedError
 from functrain.transforms.torch_internals import TorchDispatchMode

@@ -12,8 +12,8 @@ from torch._functorch.eager_transforms import (
     grad_increment_nesting,
 )
 
-from functrain.core.gradients import Gradients, Request, require_graph
-from functrain.core.loss import LossOutput
+from functrain.core.gradients import GradientInputs, Gradients, require_dependence, scaled
+from functrain.core.loss import LossOutput, evaluate
 from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
@@ -23,13 +23,13 @@ from functrain.transforms.graph.inputs import flatten, with_tensors
 HOOKS = "torch.func does not support hooks on saved tensors"
 
 
-def of_member(given: Request) -> Gradients:
+def of_member(given: GradientInputs) -> Gradients:
     """Return the gradients by ``torch.func``.
 
     ``torch.func.grad`` gives a parameter that the loss does not depend on a gradient of zeros, and
     optimizers would decay it. As by autograd, it has none here.
     """
-    model, trainable = given.model, given.trainable
+    recipe, model, trainable = given.fixed.recipe, given.fixed.model, given.fixed.trainable
     with grad_increment_nesting() as level, torch.enable_grad():
         inputs = _wrapped([given.params, given.buffers, given.batch], level)
         params, buffers, batch = inputs
@@ -43,17 +43,17 @@ def of_member(given: Request) -> Gradients:
             refuse_other_generators(),
             model.bound(params, buffers, training=True) as module,
         ):
-            loss_output = given.forward(module, batch)
+            loss_output = evaluate(recipe.loss, module, batch, given.device, recipe.precision)
             after = model.current_buffers(buffers)
             _refuse_writes(model, params, versions)
         weight = None if loss_output.weight is None else loss_output.weight_of(batch)
-        require_graph(loss_output.value, trainable)
-        loss = given.scaled(loss_output.value)
+        require_dependence(loss_output.value.requires_grad, trainable)
+        loss = scaled(loss_output.value, given.scale)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
         result = [grads, after, loss_output.value.detach(), weight, loss_output.metrics]
         grads, after, value, weight, metrics = _unwrapped(result, level)
-    return Gradients(grads, after, LossOutput(value, weight, metrics))
+    return Gradients(grads, given.params, after, LossOutput(value, weight, metrics))
 
 
 def _wrapped(tree: Any, level: int) -> Any:

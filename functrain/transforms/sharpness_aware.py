@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
-from functrain.core.gradients import GradientFunction, Gradients, Request
+from functrain.core.gradients import GradientFunction, GradientInputs, Gradients
 from functrain.core.precision import widened
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
@@ -81,14 +81,14 @@ class Sharpness:
         point, and dropout draws again in the second pass.
         """
 
-        def aware(given: Request) -> Gradients:
-            params, writes = given.params, given.model.writes
-            here = gradient(given)
+        def aware(inputs: GradientInputs) -> Gradients:
+            params, fixed = inputs.params, inputs.fixed
+            writes, here = fixed.model.writes, gradient(inputs)
             # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
-            frozen = writes.suspects(params, given.trainable, only_frozen=True)
+            frozen = writes.suspects(params, fixed.trainable, only_frozen=True)
             worst = writes.owned({**params, **self.worst(here.grads, params)}, frozen)
             spare = {path: buffer.clone() for path, buffer in here.buffers.items()}
-            there = gradient(given._replace(params=worst, buffers=spare))
+            there = gradient(inputs._replace(params=worst, buffers=spare))
             return here._replace(grads=there.grads)
 
         return aware

@@ -21,9 +21,9 @@ PURITY = (
     ),
     defect(
         "the forward writes into the buffers of the old state",
-        "core/part_sums.py",
-        "own = {path: buffer.clone() for path, buffer in buffers.items()}",
-        "own = dict(buffers)",
+        "core/gradients.py",
+        'own = {path: buffer.clone() for path, buffer in state["buffers"].items()}',
+        'own = dict(state["buffers"])',
         "purity: a_step_is_pure",
     ),
     defect(
@@ -59,9 +59,9 @@ STEP = (
     ),
     defect(
         "micro-batches weigh alike",
-        "core/part_sums.py",
-        "        weight = loss_output.weight_of(batch)\n",
-        "        weight = torch.ones(())\n",
+        "core/accumulation.py",
+        "            weight = loss_output.weight_of(batch)\n",
+        "            weight = torch.ones(())\n",
         "accumulation: micro_batches_are_one_batch_of_plain_pytorch",
     ),
     defect(

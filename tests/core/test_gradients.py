@@ -13,9 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 import functrain as ft
 from functrain import tree
-from functrain.core.accumulation import StepGradients, step_gradients
-from functrain.core.gradients import GradientFunction, by_autograd
-from functrain.core.part_sums import Part
+from functrain.core.accumulation import step_gradients
+from functrain.core.gradients import GradientFunction, Gradients, by_autograd, inputs_of
 from functrain.errors import LossError, ModelError, UnsupportedError
 from functrain.transforms.unrolling.gradients import by_func
 
@@ -29,7 +28,7 @@ def program(module: nn.Module, loss: Callable[..., Any], **options: Any) -> ft.P
 
 def gradients(
     made: ft.Program, way: GradientFunction, batches: list[Any], scale: float | None = None
-) -> StepGradients:
+) -> Gradients:
     """The weighted mean over the batches, in the first state."""
     state = made.init()
     loss_scale = None if scale is None else {"scale": torch.tensor(scale)}
@@ -165,7 +164,8 @@ class TestEachWay:
         module = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1))
         made = program(module, lambda model, x: model(x).mean(), trainable="1.*")
         params = {**made.init().params, "0.weight": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
-        found = Part.of(way, made.fixed, params, None).compute({}, torch.ones(1, 2))
+        state = {"params": params, "buffers": {}, "loss_scale": None}
+        found = way(inputs_of(made.fixed, state, torch.ones(1, 2)))
         assert found.grads["1.weight"].tolist() == [[3.0, 7.0]]
 
     def test_gradients_may_be_of_half_precision(self, way: GradientFunction) -> None:

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.core import order
+from functrain.core.accumulation import merges, nodes
+from functrain.core.batch_parts import share
+from functrain.distributed.sums import tree_sum
 
 PARTS = st.integers(1, 16)
 WORLDS = PARTS.flatmap(lambda parts: st.tuples(st.just(parts), st.integers(1, 20)))
@@ -17,7 +19,7 @@ WORLDS = PARTS.flatmap(lambda parts: st.tuples(st.just(parts), st.integers(1, 20
 @given(WORLDS)
 def test_shares_are_the_parts_one_after_another(world: tuple[int, int]) -> None:
     parts, ranks = world
-    shares = [order.share(parts, rank, ranks) for rank in range(ranks)]
+    shares = [share(parts, rank, ranks) for rank in range(ranks)]
     assert [part for start, stop in shares for part in range(start, stop)] == list(range(parts))
     sizes = [stop - start for start, stop in shares]
     assert max(sizes) - min(sizes) <= 1
@@ -30,38 +32,38 @@ def test_the_sum_has_the_same_bits_for_any_number_of_ranks(
     parts, ranks = world
     numbers = st.floats(-1e10, 1e10, allow_nan=False)
     terms = data.draw(st.lists(numbers, min_size=parts, max_size=parts))
-    alone = order.tree_sum(parts, {(i, i + 1): x for i, x in enumerate(terms)}, operator.add)
+    alone = tree_sum(parts, {(i, i + 1): x for i, x in enumerate(terms)}, operator.add)
     sums = {}
     for rank in range(ranks):
-        start, stop = order.share(parts, rank, ranks)
+        start, stop = share(parts, rank, ranks)
         stack: list[float] = []
-        for term, merges in zip(terms[start:stop], order.merges(parts, start, stop), strict=True):
+        for term, count in zip(terms[start:stop], merges(parts, start, stop), strict=True):
             stack.append(term)
-            for _ in range(merges):
+            for _ in range(count):
                 last = stack.pop()
                 stack[-1] += last
-        sums |= dict(zip(order.nodes(parts, start, stop), stack, strict=True))
-    assert order.tree_sum(parts, sums, operator.add) == alone
+        sums |= dict(zip(nodes(parts, start, stop), stack, strict=True))
+    assert tree_sum(parts, sums, operator.add) == alone
 
 
 @given(PARTS)
 def test_one_process_holds_as_many_sums_as_the_tree_has_levels(parts: int) -> None:
     held = most = 0
-    for merges in order.merges(parts, 0, parts):
+    for count in merges(parts, 0, parts):
         # The first sum that is complete with a part takes it in as it comes.
-        held += merges == 0
+        held += count == 0
         most = max(most, held)
-        held -= max(0, merges - 1)
+        held -= max(0, count - 1)
     assert held == 1
     assert most <= max(1, (parts - 1).bit_length())
 
 
 def test_the_order_is_that_of_a_binary_tree() -> None:
     letters = {(i, i + 1): letter for i, letter in enumerate("abcde")}
-    shown = order.tree_sum(5, letters, lambda x, y: f"({x}{y})")
+    shown = tree_sum(5, letters, lambda x, y: f"({x}{y})")
     assert shown == "((ab)(c(de)))"
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_a_rank_without_parts_has_no_sums(parts: int) -> None:
-    assert order.nodes(parts, 1, 1) == order.merges(parts, 1, 1) == []
+    assert nodes(parts, 1, 1) == merges(parts, 1, 1) == []

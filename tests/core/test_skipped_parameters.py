@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import tree
-from functrain.core.part_sums import part_stream
+from functrain.core.accumulation import part_stream
 
 STEPS, STOP = 10, 6
 pytestmark = pytest.mark.row(3)

@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 import functrain as ft
 from functrain import tree
 from functrain.core import rng, step
-from functrain.core.accumulation import StepGradients
+from functrain.core.gradients import Gradients
 from functrain.core.loss import LossOutput
 
 CUDA = torch.device("cuda", 0)
@@ -87,14 +87,12 @@ def on_cuda(value: Any) -> Any:
 def with_gradients(program: ft.Program) -> ft.Program:
     """Return an eager program whose steps are given gradients, and do everything else."""
 
-    def gradients(
-        fixed: Any, state: dict[str, Any], batches: Any, seed: int | None
-    ) -> StepGradients:
+    def gradients(fixed: Any, state: dict[str, Any], batches: Any, seed: int | None) -> Gradients:
         params, paths = dict(state["params"]), fixed.trainable
         grads = {path: torch.empty_like(params[path]) for path in paths}
         buffers = {path: buffer.clone() for path, buffer in state["buffers"].items()}
         loss = torch.empty((), device=CUDA)
-        return StepGradients(grads, params, buffers, LossOutput(loss, None, {"m": loss.clone()}))
+        return Gradients(grads, params, buffers, LossOutput(loss, None, {"m": loss.clone()}))
 
     kernels = step.EAGER._replace(gradients=gradients)
     device_step = step.DeviceStep(kernels, program.fixed)

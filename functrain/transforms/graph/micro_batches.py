@@ -17,12 +17,11 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core import step
-from functrain.core.accumulation import StepGradients, require_gradients
-from functrain.core.batch import copied
-from functrain.core.gradients import by_autograd
+from functrain.core.accumulation import by_recipe, divide, mean_loss_output, part_stream
+from functrain.core.gradients import Gradients as StepGradients
+from functrain.core.gradients import by_autograd, inputs_of, require_dependence, scaled
 from functrain.core.loss import LossOutput
 from functrain.core.metrics import computed
-from functrain.core.part_sums import Part, divide, mean_loss_output, part_stream
 from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
@@ -120,7 +119,7 @@ class Parts:
             return None
         used = frozenset[str]().union(*(part.paths for part in each))
         paths = tuple(path for path in self.fixed.trainable if path in used)
-        require_gradients(self.fixed, paths)
+        require_dependence(paths, self.fixed.trainable)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         kind = Kind(number, paths, tuple(sorted(self.fixed.model.writes.paths)), dtype)
         update = self._update(kind, state, inputs)
@@ -169,9 +168,10 @@ class Parts:
                 with _stream(self.fixed, part, seed, number, inputs):
                     found.append(part.call({**sums, "scale": scale, "batch": batch}))
             loss_outputs = [LossOutput(one["loss"], None, one["metrics"]) for one in found]
-            mean, divisor = mean_loss_output(loss_outputs, [one["weight"] for one in found], scale)
+            mean = mean_loss_output(loss_outputs, [one["weight"] for one in found])
             metrics = computed(mean.metrics, mean.value.device)
-            loss, divisor = mean.value.to(kind.dtype), divisor.to(kind.dtype)
+            loss = mean.value.to(kind.dtype)
+            divisor = scaled(mean.weight_of(None), scale).to(kind.dtype)
             before_write()
             done = update.call(_given(kind, state, sums, loss, divisor, inputs))
             return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}
@@ -222,14 +222,13 @@ def captured_gradients(
     def function(tensors: list[Tensor]) -> dict[str, Any]:
         own = with_tensors(given, iter(tensors))
         total, buffers = own["total"], own["buffers"]
-        device = next(iter(own["params"].values())).device
-        (batch,) = copied([own["batch"]], device)  # which a model may write to
+        loss_scale = None if own["scale"] is None else {"scale": own["scale"]}
         params = fixed.model.writes.owned(own["params"])
-        part = Part.of(by_autograd, fixed, params, own["scale"])
-        spare = {path: buffer.clone() for path, buffer in buffers.items()}
+        state = {"params": params, "buffers": buffers, "loss_scale": loss_scale}
+        inputs = inputs_of(fixed, state, own["batch"])
         with WriteRecorder(own["params"], fixed.model.writes):
-            grads, after, loss_output = part.gradient(part.request(spare, batch))
-        weight = loss_output.weight_of(batch)
+            grads, params, after, loss_output, _ = by_recipe(by_autograd, fixed)(inputs)
+        weight = loss_output.weight_of(inputs.batch)
         added = {
             path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))
             for path, grad in grads.items()

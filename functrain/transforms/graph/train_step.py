@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from functrain import tree
 from functrain.core import step
-from functrain.core.gradients import Gradients, Request, by_autograd
+from functrain.core.gradients import GradientInputs, Gradients, by_autograd
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
@@ -82,10 +82,10 @@ def captured_step(
     return Graph(run, captured.draws)
 
 
-def _of_fixed_shapes(request: Request) -> Gradients:
+def _of_fixed_shapes(inputs: GradientInputs) -> Gradients:
     """Take gradients by autograd, and refuse a forward that changes the shape of a buffer."""
-    before = {path: list(buffer.shape) for path, buffer in request.buffers.items()}
-    found = by_autograd(request)
+    before = {path: list(buffer.shape) for path, buffer in inputs.buffers.items()}
+    found = by_autograd(inputs)
     for path, buffer in found.buffers.items():
         if list(buffer.shape) != before[path]:
             raise CaptureError(

@@ -7,8 +7,7 @@ result after many steps depends on initial values, data and hyperparameters.
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,16 +15,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from functrain.core.accumulation import StepGradients, step_gradients
+from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.clipping import global_norm
 from functrain.core.gradients import (
+    GradientInputs,
     Gradients,
-    Request,
     has_reentrant_checkpoint,
-    require_graph,
+    require_dependence,
+    scaled,
 )
-from functrain.core.loss import LossOutput
+from functrain.core.loss import LossOutput, evaluate
 from functrain.core.model import FunctionalModule
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
@@ -42,7 +42,7 @@ _CHECKPOINTED = (
 
 def differentiable_gradients(
     fixed: StaticParts, state: dict[str, Any], batches: list[Batch], seed: int | None
-) -> StepGradients:
+) -> Gradients:
     """Return the gradients of a step with their graph; see ``step_gradients``."""
     watch = not is_transforming()
     found = step_gradients(by_graph, fixed, state, batches, seed, watch)
@@ -56,32 +56,29 @@ def differentiable_gradients(
     return found._replace(norm=found.norm.detach() + (other - other.detach()))
 
 
-def by_graph(given: Request) -> Gradients:
+def by_graph(inputs: GradientInputs) -> Gradients:
     """Return the gradients by ``torch.autograd``, as functions of all that the forward depends on.
 
     Under ``torch.func`` and in forward mode they are those of ``by_func``.
     """
-    model, params = given.model, given.params
-    plain: Callable[..., LossOutput] = given.forward
-    # The mean over micro-batches is a function of their weights.
-    forward = functools.partial(plain, weight_graph=True)
+    fixed, params, model = inputs.fixed, inputs.params, inputs.fixed.model
     if is_transforming():
         with differentiable_forward(model):
-            buffers = _batched(given.buffers, params, given.batch)
-            return by_func(given._replace(forward=forward, buffers=buffers))
+            buffers = _batched(inputs.buffers, params, inputs.batch)
+            return by_func(inputs._replace(buffers=buffers))
     keeps_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaves = {path: _leaf(params[path]) for path in given.trainable}
+        leaves = {path: _leaf(params[path]) for path in fixed.trainable}
         bound = {**params, **leaves}
-        with model.bound(bound, given.buffers, training=True) as module:
+        with model.bound(bound, inputs.buffers, training=True) as module:
             with differentiable_forward(model):
-                loss_output = forward(module, given.batch)
+                loss_output = _evaluated(inputs, module, inputs.batch)
             after = model.held_buffers()
             now = model.current_params()
         for path in bound:
             if now[path] is not bound[path]:
                 raise _written(path)
-        require_graph(loss_output.value, given.trainable)
+        require_dependence(loss_output.value.requires_grad, fixed.trainable)
         grads = _differentiated(loss_output.value, leaves, keeps_graph)
     if not keeps_graph:
         weight = (
@@ -91,31 +88,37 @@ def by_graph(given: Request) -> Gradients:
         )
         loss_output = loss_output._replace(value=loss_output.value.detach(), weight=weight)
         after = {path: buffer.detach() for path, buffer in after.items()}
-    return Gradients(grads, after, loss_output)
+    return Gradients(grads, params, after, loss_output)
 
 
-def by_func(given: Request) -> Gradients:
+def _evaluated(inputs: GradientInputs, module: nn.Module, batch: Batch) -> LossOutput:
+    """Evaluate the loss; the mean over micro-batches is a function of their weights, too."""
+    recipe = inputs.fixed.recipe
+    return evaluate(recipe.loss, module, batch, inputs.device, recipe.precision, weight_graph=True)
+
+
+def by_func(inputs: GradientInputs) -> Gradients:
     """Return the gradients by ``torch.func``; a trainable parameter without one has zeros."""
-    model, scaled = given.model, given.scaled
-    leaves = {path: given.params[path] for path in given.trainable}
-    frozen = {path: tensor for path, tensor in given.params.items() if path not in leaves}
+    model, params = inputs.fixed.model, inputs.params
+    leaves = {path: params[path] for path in inputs.fixed.trainable}
+    frozen = {path: tensor for path, tensor in params.items() if path not in leaves}
 
     # Buffers are an argument, not captured: torch.func refuses to write to what is captured.
     def scaled_loss(
         leaves: Tensors, frozen: Tensors, buffers: Tensors, batch: Batch
     ) -> tuple[Tensor, tuple[LossOutput, Tensors]]:
         with model.bound({**frozen, **leaves}, buffers, training=True) as module:
-            loss_output = given.forward(module, batch)
+            loss_output = _evaluated(inputs, module, batch)
             after = model.held_buffers()
         # torch.func returns tensors only: an empty list stands for a weight that is taken from the
         # batch later.
         weight = [] if loss_output.weight is None else [loss_output.weight_of(batch)]
-        return scaled(loss_output.value), (loss_output._replace(weight=weight), after)  # type: ignore[arg-type]
+        return scaled(loss_output.value, inputs.scale), (loss_output._replace(weight=weight), after)  # type: ignore[arg-type]
 
     differentiated = torch.func.grad_and_value(scaled_loss, has_aux=True)
-    grads, (_, (loss_output, after)) = differentiated(leaves, frozen, given.buffers, given.batch)
+    grads, (_, (loss_output, after)) = differentiated(leaves, frozen, inputs.buffers, inputs.batch)
     loss_output = loss_output._replace(weight=next(iter(loss_output.weight), None))
-    return Gradients(grads, after, loss_output)
+    return Gradients(grads, params, after, loss_output)
 
 
 def _leaf(param: Tensor) -> Tensor:
@@ -125,7 +128,7 @@ def _leaf(param: Tensor) -> Tensor:
 
 def _differentiated(loss: Tensor, leaves: Tensors, keeps_graph: bool) -> Tensors:
     given = list(leaves.values())
-    if has_reentrant_checkpoint(loss.grad_fn):
+    if has_reentrant_checkpoint(loss):
         raise UnsupportedError(_CHECKPOINTED)
     found = torch.autograd.grad(loss, given, create_graph=keeps_graph, allow_unused=True)
     if written := [path for path, leaf in leaves.items() if leaf.is_leaf and leaf.grad is not None]:
