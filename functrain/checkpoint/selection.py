@@ -12,7 +12,7 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.outline import outline
-from functrain.core.averages import Averages
+from functrain.core.optimizer import Averages
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 

@@ -30,8 +30,7 @@ from functrain.core.gradients import (
     scale_of,
     scaled,
 )
-from functrain.core.loss import LossOutput
-from functrain.core.metrics import merged
+from functrain.core.loss import LossOutput, merged
 from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import derive, refuse_system_seed, scoped
@@ -101,7 +100,7 @@ def _mean_of_parts(parts: Parts, batches: list[Batch]) -> Gradients:
     fixed, params, buffers = parts.fixed, parts.state["params"], parts.state["buffers"]
     found = parts.sums(batches, len(batches))
     loss_output, total = mean_loss_output(found.loss_outputs, found.weights), found.sums[0]
-    divisor = scaled(loss_output.weight_of(None), scale_of(parts.state))
+    divisor = scaled(torch.stack(found.weights).sum(), scale_of(parts.state))
     # A backward pass finds them in its own order, and a norm depends on the order.
     paths = [path for path in fixed.trainable if path in total]
     grads = {path: divide(total.pop(path), divisor, params[path].dtype) for path in paths}

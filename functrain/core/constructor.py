@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from functrain.core import learning_rate, step
 from functrain.core.ema import Average
 from functrain.core.global_generators import GeneratorName
-from functrain.core.loss import LossFunction, refuse_criterion
+from functrain.core.loss import LossFunction
 from functrain.core.model import FunctionalModule, functionalize
 from functrain.core.optimizer import Optimizer, Params, means
 from functrain.core.precision import PrecisionName
@@ -86,7 +88,7 @@ def program(
         1.0
     """
     for function in (loss, evaluate):
-        refuse_criterion(function)
+        _refuse_criterion(function)
         _refuse_own_parameters(function)
     taken = functionalize(model)
     recipe = Recipe(
@@ -169,3 +171,31 @@ def _check_used(asked: Trainable | None, params: Params) -> None:
                 f"trainable: pattern {pattern!r} matches none of the {len(params)} "
                 f"parameters{nearest(pattern, params)}"
             )
+
+
+# How the first argument begins where predictions are compared with targets.
+_PREDICTIONS = (
+    *("input", "output", "pred", "logit", "log_", "anchor"),
+    *("y_pred", "y_hat", "yhat", "y_true"),
+)
+
+
+def _refuse_criterion(function: LossFunction | None) -> None:
+    """Refuse ``nn.CrossEntropyLoss()`` and its like where ``loss(model, batch)`` is expected."""
+    is_class = isinstance(function, type) and issubclass(function, nn.Module)
+    given: Any = function
+    called = given.forward if is_class or isinstance(given, nn.Module) else given
+    try:
+        names = list(inspect.signature(called).parameters)[is_class:]  # without self
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    if not names or not names[0].startswith(_PREDICTIONS):
+        return
+    inner = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(inner, "__name__", type(inner).__name__)
+    takes = ", ".join([*names[:2], "..."] if len(names) > 2 else names)
+    raise ConfigurationError(
+        f"{name} takes ({takes}), but functrain calls loss(model, batch). Write the forward pass "
+        f"as in a loop of your own: def loss(model, batch): x, y = batch; return {name}(model(x), "
+        "y), with an instance of it where it is a class"
+    )

@@ -34,22 +34,14 @@ class Average:
     every: int
 
     def init(self, params: Tensors) -> dict[str, Any]:
-        """State before the first update: a copy of the trainable parameters, of at least 32 bits.
+        """Return ``{"params": copies, count: 0}``, before the first update.
 
         Args:
             params: trainable parameters by path.
-
-        Returns:
-            ``{"params": copies, count: int64 scalar}``.
         """
         device = next(iter(params.values())).device
         copies = {path: widened(tensor).clone() for path, tensor in params.items()}
         return {"params": copies, self.count: torch.zeros((), dtype=torch.int64, device=device)}
-
-    @property
-    def always_due(self) -> bool:
-        """Whether an update is due at every step."""
-        return self.every == 1
 
     def due(self, step: int) -> bool:
         """Whether an update is due at step number ``step`` (counted from 1)."""
@@ -71,15 +63,12 @@ class Average:
     def update(
         self, ema: dict[str, Any], params: Tensors, due: bool | Tensor = True
     ) -> dict[str, Any]:
-        """Move the average towards ``params``.
+        """Return the average, moved towards ``params``.
 
         Args:
-            ema: a state from :meth:`init` or an earlier update; not changed.
+            ema: from :meth:`init` or an earlier update; not changed.
             params: the new parameters; those the average does not hold are ignored.
             due: whether this step is one of those whose parameters count.
-
-        Returns:
-            The new state.
         """
         moves = self.moves(ema, due)
         if moves is False:
@@ -100,14 +89,10 @@ class Average:
         if moves is False:
             return
         old, updates = ema["params"], ema[self.count]
-        new = [widened(params[path]) for path in old]
-        weight = self.weight(updates)
         if updates.is_cpu:
             # The list form takes one call.
-            torch._foreach_lerp_(list(old.values()), new, weight.item())
-        elif moves is True:
-            for average, param in zip(old.values(), new, strict=True):
-                average.lerp_(param, weight.to(average.dtype))
+            new = [widened(params[path]) for path in old]
+            torch._foreach_lerp_(list(old.values()), new, self.weight(updates).item())
         else:
             for path, moved in self.update(ema, params, due)["params"].items():
                 old[path].copy_(moved)
@@ -170,11 +155,6 @@ class SWA(Average):
 
     start: int = attrs.field(default=1, validator=integer(minimum=1))
     every: int = attrs.field(default=1, validator=integer(minimum=1))
-
-    @property
-    def always_due(self) -> bool:
-        """Whether an update is due at every step."""
-        return self.start == self.every == 1
 
     def due(self, step: int) -> bool:
         """Whether the parameters after step number ``step`` count."""

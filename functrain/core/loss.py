@@ -1,21 +1,48 @@
-"""The values that a loss function may return, and their check."""
+"""The values that a loss function may return: a loss, its weight, and metrics beside it.
+
+Metrics are scalars, which are averaged over batches by their weights, or values of the protocol
+:class:`Metric`, which are merged with others of their kind, then computed.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from functrain.core import learning_rate
 from functrain.core.batch import known_size
-from functrain.core.metrics import Metric, is_metric
 from functrain.core.precision import Precision, autocast, widened
-from functrain.errors import ConfigurationError, LossError
+from functrain.errors import LossError
+from functrain.tree import NamedDict
 
 RESERVED = frozenset({"loss", "lr", "grad_norm", "step", "epoch"})
+
+Metrics = dict[str, Tensor]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A metric over some samples, as a value.
+
+    ``merge`` is associative and changes neither value. A kind of metric has an ``empty`` value too,
+    which leaves what it is merged with as it is. It may say in ``higher_is_better`` (a bool, or a
+    mapping of them by the names that it computes) which of two values is better: ``mode`` need not
+    be given where it is monitored.
+    """
+
+    def merge(self, other: Any) -> Any:
+        """Return the metric over the samples of both."""
+        ...
+
+    def compute(self) -> Any:
+        """Return a number or 0-dim tensor, or several of them by name."""
+        ...
 
 
 class Loss(NamedTuple):
@@ -43,6 +70,9 @@ class Loss(NamedTuple):
     metrics: Mapping[str, Tensor | float | Metric] = {}
 
 
+LossFunction = Callable[[nn.Module, Any], Tensor | Loss]
+
+
 class LossOutput(NamedTuple):
     """A checked loss.
 
@@ -65,8 +95,9 @@ class LossOutput(NamedTuple):
         weight = known_size(batch) if self.weight is None else self.weight
         value: Any = self.value
         device = torch.device("cpu") if value is None else value.device
-        found = widened(_scalar("weight", weight, device))
-        return not_negative(found) if isinstance(weight, Tensor) else found
+        if isinstance(weight, Tensor):
+            return not_negative(widened(weight.reshape(()).to(device)))
+        return widened(torch.tensor(float(weight), device=device))
 
 
 def not_negative(weight: Tensor) -> Tensor:
@@ -76,58 +107,6 @@ def not_negative(weight: Tensor) -> Tensor:
     it reads anyway, and says the same in a graph.
     """
     return weight.masked_fill(weight < 0, torch.nan)
-
-
-def refuse_weight(loss_output: LossOutput, parts: int) -> None:
-    """Refuse the weight of a micro-batch that made the whole step NaN; waits for the device."""
-    weight = loss_output.weight
-    if parts > 1 and isinstance(weight, Tensor) and bool(weight.isnan()):
-        raise LossError(
-            "Loss(value, weight, metrics): the weight of a micro-batch is below 0 or NaN, so they "
-            "have no mean. Expected a number >= 0 or a scalar tensor of one"
-        )
-    if parts > 1 and bool(loss_output.value.isnan()) and weight is not None and not bool(weight):
-        raise LossError(
-            "Loss(value, weight, metrics): the weights of all micro-batches of the step are 0, so "
-            "they have no mean. Give a batch in which something counts, or leave the batch out"
-        )
-
-
-LossFunction = Callable[[nn.Module, Any], Tensor | Loss]
-
-
-# How the first argument begins where predictions are compared with targets.
-_PREDICTIONS = (
-    *("input", "output", "pred", "logit", "log_", "anchor"),
-    *("y_pred", "y_hat", "yhat", "y_true"),
-)
-
-
-def refuse_criterion(function: LossFunction | None) -> None:
-    """Refuse ``nn.CrossEntropyLoss()`` and its like where ``loss(model, batch)`` is expected.
-
-    Example:
-        >>> refuse_criterion(nn.functional.mse_loss)
-        Traceback (most recent call last):
-        functrain.errors.ConfigurationError: mse_loss takes (input, target, ...), but functrain ...
-    """
-    is_class = isinstance(function, type) and issubclass(function, nn.Module)
-    given: Any = function
-    called = given.forward if is_class or isinstance(given, nn.Module) else given
-    try:
-        names = list(inspect.signature(called).parameters)[is_class:]  # without self
-    except (TypeError, ValueError):  # some builtins have no signature
-        return
-    if not names or not names[0].startswith(_PREDICTIONS):
-        return
-    inner = getattr(function, "func", function)  # of a functools.partial
-    name = getattr(inner, "__name__", type(inner).__name__)
-    takes = ", ".join([*names[:2], "..."] if len(names) > 2 else names)
-    raise ConfigurationError(
-        f"{name} takes ({takes}), but functrain calls loss(model, batch). Write the forward pass "
-        f"as in a loop of your own: def loss(model, batch): x, y = batch; return {name}(model(x), "
-        "y), with an instance of it where it is a class"
-    )
 
 
 def evaluate(
@@ -148,74 +127,127 @@ def evaluate(
         with autocast(precision, device):
             returned = function(model, batch)
     if not isinstance(returned, Loss):
-        return LossOutput(_scalar_loss(returned), None, {})
-    value, loss = _scalar_loss(returned.value), returned
-    _check_weight(loss.weight)
-    if others := [name for name in loss.metrics if not isinstance(name, str)]:
-        raise LossError(f"functrain.Loss: expected metrics by name, got {others[0]!r} as a name")
-    metrics = {
-        name: metric if is_metric(metric) else _scalar(name, _detached(metric), device)
-        for name, metric in loss.metrics.items()
-    }
-    if clash := sorted(name for name in metrics if name in RESERVED or name.startswith("lr.")):
-        raise LossError(
-            f"Loss.metrics may not use the names {clash}: a step and its row in the "
-            "log have their own values under them. Give yours other names."
-        )
-    weight = loss.weight if weight_graph else _detached(loss.weight)
+        return LossOutput(_checked_loss(returned), None, {})
+    value, weight = _checked_loss(returned.value), returned.weight
+    if weight is not None:
+        _check_weight(weight)
+    if isinstance(weight, Tensor) and not weight_graph:
+        weight = weight.detach()
+    metrics = {name: _checked_metric(name, one, device) for name, one in returned.metrics.items()}
     return LossOutput(value, weight, metrics)
 
 
-# The probable mistake where a loss returns something of this class.
-_RETURNED: dict[type, str] = {
-    type(None): ": it lacks its return statement",
-    float: ": leave out .item() and float()",
-    tuple: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
-    dict: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
-}
+def _checked_loss(value: Any) -> Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point():
+        return value if value.ndim == 0 else value.reshape(())
+    from functrain.diagnosis.loss_errors import explain_loss
 
-
-def _scalar_loss(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise LossError(
-            "loss(model, batch) must return a scalar tensor or functrain.Loss(value, weight, "
-            f"metrics), it returned {type(value).__name__}{_RETURNED.get(type(value), '')}"
-        )
-    if value.numel() != 1:
-        raise LossError(
-            f"the loss must be a scalar, it has shape {list(value.shape)}. Reduce it, for example "
-            "with .mean()."
-        )
-    if not value.is_floating_point():
-        raise LossError(f"the loss must be a floating-point scalar, its dtype is {value.dtype}")
-    return value if value.ndim == 0 else value.reshape(())
+    raise explain_loss(value)
 
 
 def _check_weight(weight: Any) -> None:
-    if isinstance(weight, Tensor) and weight.numel() == 1:  # its value is not read: it may be away
-        return
-    if weight is None or (isinstance(weight, Real) and float(weight) >= 0):
-        return
-    got = f"shape {list(weight.shape)}" if isinstance(weight, Tensor) else type(weight).__name__
-    raise LossError(
-        "Loss(value, weight, metrics): expected a number >= 0 or a scalar tensor as weight, got "
-        f"{weight if isinstance(weight, Real) else got}. Metrics are the third argument: "
-        "metrics={...}"
-    )
+    if isinstance(weight, Tensor):
+        is_weight = weight.numel() == 1 and not weight.is_complex()  # not read: it may be away
+    else:
+        is_weight = isinstance(weight, Real) and float(weight) >= 0
+    if not is_weight:
+        from functrain.diagnosis.loss_errors import explain_weight
+
+        raise explain_weight(weight)
 
 
-def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
+def _checked_metric(name: Any, value: Any, device: torch.device) -> Any:
+    if isinstance(name, str) and name not in RESERVED and not name.startswith("lr."):
+        found = scalar(value, device)
+        if found is not None or is_metric(value):
+            return value if found is None else found
+    from functrain.diagnosis.loss_errors import explain_metric
+
+    raise explain_metric(name, value)
 
 
-def _scalar(name: str, value: Any, device: torch.device) -> Tensor:
+def scalar(value: Any, device: torch.device) -> Tensor | None:
+    """Return a number as a 0-dim floating-point tensor on a device; ``None`` for other values."""
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         dtype = value.dtype if value.is_floating_point() else torch.float32
         # A copy: it may be a part of the state, which a donated step writes over.
-        return value.reshape(()).to(device, dtype, copy=True)
-    if isinstance(value, Real):
-        return torch.tensor(float(value), device=device)
-    got = type(value).__name__
-    if isinstance(value, Tensor):
-        got = f"shape {list(value.shape)} and dtype {value.dtype}"
-    raise LossError(f"{name!r} of functrain.Loss: expected a number or a scalar tensor, got {got}")
+        return value.detach().reshape(()).to(device, dtype, copy=True)
+    return torch.tensor(float(value), device=device) if isinstance(value, Real) else None
+
+
+def is_metric(value: object) -> bool:
+    """Whether a value is merged over batches rather than averaged.
+
+    Example:
+        >>> from functrain.metrics import Mean
+        >>> is_metric(Mean.empty()), is_metric(torch.tensor(0.5))
+        (True, False)
+    """
+    return not isinstance(value, Tensor) and isinstance(value, Metric)
+
+
+def merged(values: Sequence[Any]) -> Any:
+    """One metric over the samples of several of the same kind, at least one.
+
+    Raises:
+        LossError: they are of different kinds.
+    """
+    kinds = {type(value) for value in values}
+    if len(kinds) > 1:
+        names = sorted(kind.__name__ for kind in kinds)
+        raise LossError(f"a metric must be of the same kind for every batch, it was one of {names}")
+    return functools.reduce(lambda one, other: one.merge(other), values)
+
+
+def computed(metrics: Mapping[str, Any], device: torch.device) -> Metrics:
+    """Metrics as 0-dim tensors; one that computes several gives ``name/key`` for each.
+
+    Args:
+        metrics: tensors, which stay as they are, and values with ``compute``.
+        device: where the tensors go.
+
+    Raises:
+        LossError: one computes something else than a number or several by name, or what it
+            computes has the name of another.
+
+    Example:
+        >>> from functrain.metrics import Mean, Quantiles
+        >>> spread = Quantiles.of(torch.arange(5.0), at=(0.5, 1.0))
+        >>> found = {"mean": Mean.of(torch.ones(3)), "spread": spread}
+        >>> {name: value.item() for name, value in computed(found, torch.device("cpu")).items()}
+        {'mean': 1.0, 'spread/p50': 2.0, 'spread/p100': 4.0}
+    """
+    found: Metrics = {}
+    for name, metric in metrics.items():
+        value = metric if isinstance(metric, Tensor) else metric.compute()
+        several = value if isinstance(value, Mapping) else {"": value}
+        for key, one in several.items():
+            full = f"{name}/{key}" if key else name
+            if full in found:
+                raise LossError(f"two metrics are named {full!r}: give one of them another name")
+            number = metric if one is metric else scalar(one, device)
+            if number is None:
+                from functrain.diagnosis.loss_errors import explain_computed
+
+                raise explain_computed(name, one)
+            found[full] = number
+    return found
+
+
+def reported(outputs: Mapping[str, Any], lr: learning_rate.Rate) -> Metrics:
+    """Return the metrics of a step; with several groups, the rate of each."""
+    rates = {name: _as_tensor(rate) for name, rate in learning_rate.by_name(lr).items()}
+    named = {"loss": outputs["loss"], "lr": rates.pop("lr"), "grad_norm": outputs["grad_norm"]}
+    return NamedDict({**named, **rates, **outputs["metrics"]})
+
+
+def _as_tensor(rate: float | Tensor) -> Tensor:
+    if isinstance(rate, Tensor):
+        return rate.detach()
+    return torch.scalar_tensor(rate, dtype=torch.float64)
+
+
+def unmeasured(*shape: int) -> Metrics:
+    """Return the metrics of a batch without samples, for which no step is made."""
+    nothing = torch.full(shape, math.nan)
+    return NamedDict(loss=nothing, lr=nothing, grad_norm=nothing)

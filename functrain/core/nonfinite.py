@@ -16,8 +16,7 @@ from torch import Tensor
 from functrain.core import precision
 from functrain.core.recipe import Recipe
 from functrain.core.state import Tensors
-from functrain.errors import AnomalyWarning, NonFiniteError
-from functrain.errors.base import warn
+from functrain.errors import NonFiniteError
 
 DeviceState = dict[str, Any]
 # Steps in a row that may overflow at the least loss scale.
@@ -51,52 +50,56 @@ def finite_on_host(recipe: Recipe, outputs: dict[str, Any]) -> bool | Tensor:
 def selected(
     finite: bool | Tensor, new: DeviceState, old: DeviceState, loss: Tensor
 ) -> DeviceState:
-    """Return ``new`` where the step was finite, else :func:`skipped`; a tensor chooses there.
+    """Return ``new`` where the step was finite, else ``old``; a tensor chooses on the device.
 
-    ``finite`` is true if the host knows that the step was.
+    The loss scale follows from what was chosen, as does the count of skipped steps.
     """
-    if isinstance(finite, Tensor):
-        parts = {name: chosen(finite, new[name], old[name]) for name in _CHOSEN}
-        return {**skipped(old, loss, finite), **parts}
-    if new["loss_scale"] is None:
+    scale = old["loss_scale"]
+    if finite is True and scale is None:
         return new
-    good = torch.ones_like(new["skipped"], dtype=torch.bool)
-    return {**new, "loss_scale": precision.next_loss_scale(new["loss_scale"], good, ~good)}
-
-
-def skipped(state: DeviceState, loss: Tensor, finite: Tensor | None = None) -> DeviceState:
-    """Return the state as it was, except the loss scale and the count of skipped steps.
-
-    ``finite`` is a bool scalar: the update may not have been skipped after all.
-    """
-    if finite is None:
-        finite = torch.zeros_like(state["skipped"], dtype=torch.bool)
-    scale = state["loss_scale"]
+    if isinstance(finite, Tensor):
+        which = finite
+        new = {**new, **{name: chosen(which, new[name], old[name]) for name in _CHOSEN}}
+    else:
+        which = torch.full_like(old["skipped"], finite, dtype=torch.bool)
     if scale is not None:
-        scale = precision.next_loss_scale(scale, finite, ~finite & torch.isfinite(loss))
-    return {
-        **state,
-        "loss_scale": scale,
-        "skipped": state["skipped"] + ~finite,
-    }
+        scale = precision.next_loss_scale(scale, which, ~which & torch.isfinite(loss))
+    return {**new, "loss_scale": scale, "skipped": old["skipped"] + ~which}
+
+
+def skipped(state: DeviceState, loss: Tensor) -> DeviceState:
+    """Return the state as it was, except the loss scale and the count of skipped steps."""
+    return selected(False, state, state, loss)
+
+
+def chosen(which: Tensor, new: Any, old: Any) -> Any:
+    """One of two trees of the same structure, chosen on the device.
+
+    Entries that ``old`` lacks are taken from ``new``: the scalars of a parameter that was skipped
+    first in this step, which are the same either way.
+    """
+    if isinstance(new, dict):
+        return {
+            key: chosen(which, child, old[key]) if key in old else child
+            for key, child in new.items()
+        }
+    if new is old or not isinstance(new, Tensor):
+        return new
+    if new.shape != old.shape or new.dtype != old.dtype:  # a buffer that the forward changed
+        return new if bool(which) else old
+    return torch.where(which, new, old)
 
 
 def is_recoverable(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
-    """Whether a program that raises may go on; waits for the device.
+    """Whether a run may go on after a step; waits for the device.
 
     Gradients that overflow under a scale of fp16 that can still be lowered are how the scale is
     found, not a failure.
     """
-    if bool(outputs["finite"]):
+    if bool(outputs["finite"] if "finite" in outputs else finite(outputs)):
         return True
     overflow = loss_scale is not None and bool(loss_scale["scale"] > precision.LEAST_SCALE)
     return overflow and math.isfinite(outputs["loss"].item())
-
-
-def raise_for(step: int, outputs: dict[str, Any], grads: Tensors, place: str | None = None) -> None:
-    """Name the step and the leaves."""
-    culprits = [path for path, grad in grads.items() if not bool(torch.isfinite(grad).all())]
-    raise NonFiniteError(step, outputs["loss"].item(), culprits, place=place)
 
 
 def refuse_stuck(step: int, outputs: dict[str, Any], loss_scale: Tensors | None) -> None:
@@ -107,37 +110,3 @@ def refuse_stuck(step: int, outputs: dict[str, Any], loss_scale: Tensors | None)
     count = None if loss_scale is None else loss_scale["good_steps"]
     if count is not None and count.is_cpu and count.item() <= -_PATIENCE:
         raise NonFiniteError(step, outputs["loss"].item(), [], overflows=_PATIENCE)
-
-
-def is_anomaly(outputs: dict[str, Any], loss_scale: Tensors | None) -> bool:
-    """Whether a step had a loss or gradients that are not finite; waits for the device."""
-    return not is_recoverable({**outputs, "finite": finite(outputs)}, loss_scale)
-
-
-def warn_of(step: int, outputs: dict[str, Any], place: str | None, whose: str = "") -> None:
-    """Name the step, and where its first NaN or infinity is from."""
-    loss, norm = outputs["loss"].item(), outputs["grad_norm"].item()
-    warn(
-        f"step {step}: the loss{whose} is {loss}, the norm of the gradients {norm}; {place}",
-        AnomalyWarning,
-    )
-
-
-def chosen(which: Tensor, new: Any, old: Any) -> Any:
-    """One of two trees of the same structure, chosen on the device.
-
-    Entries that ``old`` lacks are taken from ``new``: the scalars of a parameter that was skipped
-    first in this step, which are the same either way.
-    """
-    if isinstance(new, Tensor):
-        if new is old:
-            return new
-        if new.shape != old.shape or new.dtype != old.dtype:  # a buffer that the forward changed
-            return new if bool(which) else old
-        return torch.where(which, new, old)
-    if isinstance(new, dict):
-        return {
-            key: chosen(which, child, old[key]) if key in old else child
-            for key, child in new.items()
-        }
-    return new

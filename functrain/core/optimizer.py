@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import attrs
 from torch import Tensor
 
 from functrain.tree.nodes import matches
@@ -124,7 +125,35 @@ class Optimizer(Protocol):
     def eval_params(self, state: OptimizerState, params: Params) -> Params:
         """Return the parameters to evaluate with: the same, unless the method averages.
 
-        A class that overrides it may have a method ``averages`` as well, which tells files of a run
-        where the state has these weights; see `functrain.core.averages`.
+        A class that overrides it may have a method ``averages`` as well; see :class:`Averages`.
         """
         return params
+
+
+@attrs.frozen
+class Averages:
+    """Entries of an optimizer's state that are evaluated in place of parameters, or tell what is.
+
+    An optimizer says so as data, in a method ``averages() -> list[Averages] | None``, and a
+    checkpoint records what it says. So the files alone tell of which weights its metrics are.
+
+    Attributes:
+        slot: the dotted name of their dict in the state.
+        share: how far the evaluated weight is from the parameter towards the entry; ``None`` if it
+            is the entry.
+        params: the dotted name of a dict of parameters in the state, such as master weights, which
+            stand for the parameters that it has.
+    """
+
+    slot: str
+    share: float | Tensor | None = None
+    params: str | None = None
+
+    def weight(self, param: Tensor, entry: Tensor) -> Tensor:
+        """Return the weight to evaluate with."""
+        return entry if self.share is None else param + self.share * (entry - param)
+
+    def below(self, name: str) -> Averages:
+        """Return the same in a state that has this state under a name."""
+        params = None if self.params is None else f"{name}.{self.params}"
+        return attrs.evolve(self, slot=f"{name}.{self.slot}", params=params)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -33,18 +33,8 @@ Precision: TypeAlias = Literal["float32", "bf16", "fp16"]
 PrecisionName: TypeAlias = Precision | Literal["bfloat16", "float16"]
 """What users may write; programs and checkpoints keep the short names."""
 
-_SHORT_NAMES: dict[PrecisionName, Precision] = {
-    "float32": "float32",
-    "bf16": "bf16",
-    "fp16": "fp16",
-    "bfloat16": "bf16",
-    "float16": "fp16",
-}
-_DTYPES: dict[Precision, torch.dtype | None] = {
-    "float32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+_LONG_NAMES: dict[str, Precision] = {"bfloat16": "bf16", "float16": "fp16"}
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def as_precision(name: PrecisionName) -> Precision:
@@ -54,8 +44,8 @@ def as_precision(name: PrecisionName) -> Precision:
         >>> as_precision("bfloat16"), as_precision("fp16")
         ('bf16', 'fp16')
     """
-    one_of(*_SHORT_NAMES).check("precision", name)
-    return _SHORT_NAMES[name]
+    one_of(Precision, *_LONG_NAMES).check("precision", name)
+    return _LONG_NAMES.get(name, cast(Precision, name))
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
@@ -64,8 +54,9 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     Torch would keep the cast of a parameter for the whole context, and use it after an update of
     the parameter, as in a loss with an inner optimizer. So each use of a parameter casts it again.
     """
-    dtype = _DTYPES[precision]
-    return torch.autocast(device.type, dtype, cache_enabled=False) if dtype else nullcontext()
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, _DTYPES[precision], cache_enabled=False)
 
 
 def widest(device: torch.device) -> torch.dtype:

@@ -17,7 +17,7 @@ from torch import Tensor
 from functrain.core import first_step, learning_rate, nonfinite, step
 from functrain.core.batch import Batch, split
 from functrain.core.initial_state import Patterns, Rename, initial_state
-from functrain.core.metrics import Metrics, reported, unmeasured
+from functrain.core.loss import Metrics, reported, unmeasured
 from functrain.core.recipe import StaticParts
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, made_by, with_fields, without_samples

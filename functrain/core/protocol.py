@@ -12,8 +12,7 @@ from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 import attrs
 import torch
 
-from functrain.core.loss import LossFunction, LossOutput
-from functrain.core.metrics import Metrics
+from functrain.core.loss import LossFunction, LossOutput, Metrics
 from functrain.core.program import Program
 from functrain.core.rng import Rng
 from functrain.core.schedule import Mode

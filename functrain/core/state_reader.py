@@ -14,8 +14,7 @@ from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.global_generators import Draws
 from functrain.core.gradients import by_autograd
-from functrain.core.loss import LossFunction, LossOutput, refuse_weight
-from functrain.core.metrics import Metrics, computed
+from functrain.core.loss import LossFunction, LossOutput, Metrics, computed
 from functrain.core.recipe import Evaluations, Recipe, StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState, is_made_for
@@ -199,6 +198,8 @@ class StateReader:
         with scoped(stream, tensors["skipped"].device, draws=self.fixed.draws):
             if not locate:
                 found = compute()
+                from functrain.diagnosis.loss_errors import refuse_weight
+
                 refuse_weight(found.loss_output, len(parts))
                 return found.grads, None
             from functrain.diagnosis.anomaly import located
@@ -228,10 +229,12 @@ class StateReader:
     ) -> None:
         """Raise for step ``number``, or warn of it, if its loss or gradients are not finite."""
         loss_scale, locate = state["loss_scale"], self.recipe.detect_anomaly
-        if self.must_be_finite and not nonfinite.is_recoverable(outputs, loss_scale):
+        if nonfinite.is_recoverable(outputs, loss_scale):
+            return
+        from functrain.diagnosis.nonfinite_steps import raise_for, warn_of
+
+        if self.must_be_finite:
             if donation is not None:
                 donation.give_back()
-            found = self.repeated(state, parts, stream, locate)
-            nonfinite.raise_for(number, outputs, *found)
-        if locate and nonfinite.is_anomaly(outputs, loss_scale):
-            nonfinite.warn_of(number, outputs, self.repeated(state, parts, stream, True)[1])
+            raise_for(number, outputs, *self.repeated(state, parts, stream, locate))
+        warn_of(number, outputs, self.repeated(state, parts, stream, True)[1])

@@ -25,7 +25,7 @@ from functrain.core.batch import Batch
 from functrain.core.clipping import clipped
 from functrain.core.ema import Average
 from functrain.core.gradients import GradientFunction, Gradients, by_autograd
-from functrain.core.metrics import computed
+from functrain.core.loss import computed
 from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import refuse_system_seed, scoped

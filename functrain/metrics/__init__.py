@@ -5,7 +5,7 @@ Plain scalars are averaged by the weight of the loss. Objects with ``merge`` and
 merged over micro-batches and evaluation batches, so they are exact for any split of the samples.
 """
 
-from functrain.core.metrics import Metric, computed, is_metric, merged
+from functrain.core.loss import Metric, computed, is_metric, merged
 from functrain.metrics.confusion import ConfusionMatrix
 from functrain.metrics.means import Accuracy, Mean, Perplexity
 from functrain.metrics.of_torchmetrics import TorchMetric, from_torchmetrics

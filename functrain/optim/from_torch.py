@@ -10,8 +10,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.core.averages import Averages
-from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Averages, LearningRate, Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError, UnsupportedError
 from functrain.errors.calls import explained
 from functrain.optim import hyperparameters, torch_state

@@ -8,11 +8,18 @@ from typing import Any, ClassVar, TypeAlias
 import attrs
 from torch import Tensor
 
-from functrain.core.averages import Averages, declared
-from functrain.core.optimizer import NamedParams, Optimizer, OptimizerState, Params, means
+from functrain.core.optimizer import (
+    Averages,
+    NamedParams,
+    Optimizer,
+    OptimizerState,
+    Params,
+    means,
+)
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest
+from functrain.optim.averages import declared
 
 Pattern: TypeAlias = str | Sequence[str] | Callable[[str, Tensor], bool]
 

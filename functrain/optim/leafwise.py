@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from functrain.core.averages import Averages
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Averages, Optimizer, OptimizerState, Params
 from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 from functrain.optim.in_place import run_

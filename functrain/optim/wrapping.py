@@ -9,8 +9,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.averages import Averages, declared
-from functrain.core.optimizer import LearningRate, Optimizer, OptimizerState, Params
+from functrain.core.optimizer import (
+    Averages,
+    LearningRate,
+    Optimizer,
+    OptimizerState,
+    Params,
+)
+from functrain.optim.averages import declared
 from functrain.optim.groups import Groups
 
 

@@ -14,7 +14,7 @@ from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.first_step import require_state
 from functrain.core.in_place_writes import Versions
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.recipe import Nonfinite
 from functrain.core.rng import Rng, checked_seed
 from functrain.core.state import Counters

@@ -15,8 +15,7 @@ import torch
 from functrain.core.batch import Batch, copied, split
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.global_generators import Draws
-from functrain.core.loss import LossOutput
-from functrain.core.metrics import Metrics, computed
+from functrain.core.loss import LossOutput, Metrics, computed
 from functrain.core.program import Program
 from functrain.core.recipe import Nonfinite
 from functrain.core.rng import derive, refuse_system_seed, scoped

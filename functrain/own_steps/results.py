@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.loss import Loss, LossOutput
-from functrain.core.metrics import computed, is_metric
+from functrain.core.loss import Loss, LossOutput, computed, is_metric, scalar
 from functrain.errors import ConfigurationError, StepResultError
 from functrain.errors.nearest import nearest
 from functrain.tree import NamedDict
@@ -177,14 +176,8 @@ def _checked(found: Mapping[str, Any], device: torch.device, what: str) -> dict[
     for name, value in found.items():
         if name in _RESERVED:
             problems.append(f"{name!r}: the log has its own under this name")
-        elif is_metric(value):
-            values[name] = value
-        elif isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
-            dtype = value.dtype if value.is_floating_point() else torch.float32
-            # A copy: it may be a part of the state.
-            values[name] = value.detach().reshape(()).to(device, dtype, copy=True)
-        elif isinstance(value, bool | int | float):
-            values[name] = torch.tensor(float(value), device=device)
+        elif (one := scalar(value, device)) is not None or is_metric(value):
+            values[name] = value if one is None else one
         else:
             problems.append(f"{name!r} is {_named(value)}")
     if problems:

@@ -27,8 +27,10 @@ def warn_of(
     outputs: Outputs, programs: list[Program], batches: Batches, state: TrainState, batch: Batch
 ) -> None:
     """Name members whose loss or gradients were not finite, and where that began."""
+    from functrain.diagnosis.nonfinite_steps import warn_of as warn
+
     shown = (~nonfinite.finite(outputs)).nonzero().flatten().tolist()[:_SHOWN]
     places = located(programs, batches, state, batch, shown)
     for member, place in zip(shown, places, strict=True):
         own = {name: outputs[name][member] for name in ("loss", "grad_norm")}
-        nonfinite.warn_of(state.counters.step, own, place, f" of member {member}")
+        warn(state.counters.step, own, place, f" of member {member}")

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from functrain.core.batch import Batch, copied
 from functrain.core.evaluation import weights_of
-from functrain.core.loss import LossOutput, evaluate
-from functrain.core.metrics import computed
+from functrain.core.loss import LossOutput, computed, evaluate
 from functrain.core.program import Program
 from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped

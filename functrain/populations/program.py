@@ -17,8 +17,7 @@ import torch
 from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.first_step import refuse_compile, require_state
-from functrain.core.loss import LossOutput
-from functrain.core.metrics import Metrics, reported, unmeasured
+from functrain.core.loss import LossOutput, Metrics, reported, unmeasured
 from functrain.core.program import Program
 from functrain.core.schedule import Mode
 from functrain.core.state import Donation, TrainState, made_by, with_fields, without_samples

@@ -14,7 +14,7 @@ import attrs
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.state import TrainState
 from functrain.core.step import device_state
 from functrain.errors import ConfigurationError

@@ -11,7 +11,7 @@ import attrs
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.batch_parts import Sharing
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.protocol import AnyProgram, AnyState, State, require_program
 from functrain.core.state import Counters, with_fields
 from functrain.data import Source, as_source

@@ -10,7 +10,7 @@ import attrs
 from functrain.core import step
 from functrain.core.batch import Batch
 from functrain.core.first_step import require_state
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.optimizer import means
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, require_plain

@@ -6,12 +6,13 @@ import platform
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from functrain import tree
 from functrain.checkpoint.format.changed_in_use import described
-from functrain.core import averages, learning_rate
+from functrain.core import learning_rate
 from functrain.core.module_tensors import plain_paths, shown_layers
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, AnyState
@@ -19,6 +20,7 @@ from functrain.core.schedule import Lambda
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.data.description import describe as describe_data
+from functrain.optim.averages import declared
 from functrain.training.code import describe_code
 from functrain.training.members import record
 from functrain.training.plan import Evaluations, Plan
@@ -194,9 +196,21 @@ def _described(program: Program) -> dict[str, Any]:
         "ties": dict(model.aliases),
         "transient": [path for path in model.buffers if path not in persistent],
         # Which weights are evaluated, where those are others than the parameters.
-        "averages": averages.describe(program.recipe.optimizer, trained),
+        "averages": _averages(program.recipe.optimizer, trained),
         "optimizers": _optimizers(program),
     }
+
+
+def _averages(optimizer: Any, params: dict[str, Tensor]) -> list[dict[str, Any]] | None:
+    """Return as plain data which weights are evaluated in place of trained parameters."""
+    found = declared(optimizer)
+    if found is None and any(param.is_meta for param in params.values()):
+        return None
+    if found is None:
+        same = optimizer.eval_params(optimizer.init(params), params)
+        return [] if all(same[path] is param for path, param in params.items()) else None
+    shares = (None if one.share is None else float(one.share) for one in found)
+    return [{**attrs.asdict(one), "share": share} for one, share in zip(found, shares, strict=True)]
 
 
 def _optimizers(program: Program) -> dict[str, str]:

@@ -18,7 +18,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_directory import used_by_one_run
 from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import Counters, TrainState, handed_out, is_lent, with_fields

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain.core.batch import Batch, MicroBatches
 from functrain.core.first_step import require_state
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import Counters

@@ -14,6 +14,7 @@ from torch import nn
 import functrain as ft
 from functrain import errors, tree
 from functrain.core import nonfinite
+from functrain.diagnosis.nonfinite_steps import raise_for
 
 VALUES = [1.0, math.nan, math.inf, -math.inf]
 
@@ -101,7 +102,7 @@ def test_only_the_gradients_that_are_not_finite_are_named() -> None:
     bad = torch.tensor([0.0, math.inf])
     grads = {"good": torch.ones(2), "bad": bad, "worse": torch.tensor(math.nan)}
     with pytest.raises(errors.NonFiniteError, match=r"step 7: the loss is 2\.5 ") as caught:
-        nonfinite.raise_for(7, outputs(2.5, math.nan), grads)
+        raise_for(7, outputs(2.5, math.nan), grads)
     assert (caught.value.step, caught.value.culprits) == (7, ["bad", "worse"])
 
 

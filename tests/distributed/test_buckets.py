@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.core.clipping import block_size, block_sums
+from functrain.core.clipping import block_size, sums_of_blocks
 from functrain.distributed.buckets import Layout, order_of_blocks
 
 SHAPES = st.lists(st.lists(st.integers(0, 70), max_size=3), min_size=1, max_size=6)
@@ -43,14 +43,15 @@ def test_vectors_have_every_element_once_and_are_cut_between_blocks(
             start, stop = cut[rank : rank + 2]
             assert torch.equal(piece, leaves[path].reshape(-1)[start:stop])
             assert start % block_size(leaves[path].shape) == 0 or start == stop
-            sums.append(block_sums(piece, block_size(leaves[path].shape)))
+            sums += sums_of_blocks([piece], [block_size(leaves[path].shape)])
     for bucket in layout.buckets:
         if bucket.gathered:
             views = bucket.views(bucket.vector(leaves, torch.empty(0)))
             assert all(torch.equal(views[path], leaves[path]) for path in bucket.leaves)
     present = frozenset(list(leaves)[::2])
     found = torch.cat(sums)[order_of_blocks(layout, present, torch.device("cpu"))]
-    whole = [block_sums(leaves[p], block_size(leaves[p].shape)) for p in leaves if p in present]
+    held = [leaves[p] for p in leaves if p in present]
+    whole = sums_of_blocks(held, [block_size(leaf.shape) for leaf in held])
     assert torch.equal(found, torch.cat(whole))
 
 

@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.averages import Averages
-from functrain.core.optimizer import LearningRate
+from functrain.core.optimizer import Averages, LearningRate
 from functrain.errors.calls import explained
 from functrain.optim.foreach import add_scaled_, blocks, constant, directed
 from functrain.optim.hyperparameters import flag, is_zero, not_negative, rate

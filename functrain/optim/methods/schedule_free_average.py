@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from functrain.core.averages import Averages
+from functrain.core.optimizer import Averages
 from functrain.errors import ConfigurationError
 from functrain.optim.foreach import add_scaled_, constant
 from functrain.optim.hyperparameters import is_zero

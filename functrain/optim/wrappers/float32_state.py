@@ -8,8 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.averages import Averages
-from functrain.core.optimizer import Optimizer, OptimizerState, Params
+from functrain.core.optimizer import Averages, Optimizer, OptimizerState, Params
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, flag
 from functrain.optim.wrapping import Wrapper

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.loss import LossOutput, not_negative
-from functrain.core.metrics import computed, merged
+from functrain.core.loss import LossOutput, computed, merged, not_negative
 from functrain.core.precision import widest
 from functrain.core.protocol import AnyProgram
 from functrain.core.state import TrainState

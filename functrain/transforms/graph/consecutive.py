@@ -13,7 +13,7 @@ from torch import Tensor
 
 from functrain.core import learning_rate, nonfinite
 from functrain.core.batch import Batch, split
-from functrain.core.metrics import Metrics, reported
+from functrain.core.loss import Metrics, reported
 from functrain.core.program import Program
 from functrain.core.rng import Rng, scoped, without_autocast
 from functrain.core.state import Counters, Donation, TrainState, fields_of, made_by
@@ -127,7 +127,9 @@ class Consecutive:
         if not nonfinite.is_recoverable(outputs, old["loss_scale"]):
             stream = self.rng.stream("step", number)
             grads, _ = program.repeated({**self.tensors, **old}, batches, stream)
-            nonfinite.raise_for(number, outputs, grads)
+            from functrain.diagnosis.nonfinite_steps import raise_for
+
+            raise_for(number, outputs, grads)
 
     def _begin_to_write(self) -> None:
         self.is_writing = True

@@ -137,7 +137,7 @@ class Compiled(GraphStep):
         """
         device = state["skipped"].device
         ema = self.fixed.recipe.ema
-        always = ema is None or ema.always_due
+        always = ema is None or ema.due(1)  # then at every step
         return {
             "lr": self.rates.tensors(lr, device),
             "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),

@@ -20,8 +20,7 @@ from functrain.core import step
 from functrain.core.accumulation import by_recipe, divide, mean_loss_output, part_stream
 from functrain.core.gradients import Gradients as StepGradients
 from functrain.core.gradients import by_autograd, inputs_of, require_dependence, scaled
-from functrain.core.loss import LossOutput
-from functrain.core.metrics import computed
+from functrain.core.loss import LossOutput, computed
 from functrain.core.precision import widened
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
@@ -168,10 +167,11 @@ class Parts:
                 with _stream(self.fixed, part, seed, number, inputs):
                     found.append(part.call({**sums, "scale": scale, "batch": batch}))
             loss_outputs = [LossOutput(one["loss"], None, one["metrics"]) for one in found]
-            mean = mean_loss_output(loss_outputs, [one["weight"] for one in found])
+            weights = [one["weight"] for one in found]
+            mean = mean_loss_output(loss_outputs, weights)
             metrics = computed(mean.metrics, mean.value.device)
             loss = mean.value.to(kind.dtype)
-            divisor = scaled(mean.weight_of(None), scale).to(kind.dtype)
+            divisor = scaled(torch.stack(weights).sum(), scale).to(kind.dtype)
             before_write()
             done = update.call(_given(kind, state, sums, loss, divisor, inputs))
             return done["scalars"], {**done["outputs"], "loss": mean.value, "metrics": metrics}

@@ -15,8 +15,7 @@ from functrain.core.batch import Batch, copied
 from functrain.core.evaluation import evaluation_stream, weights_of
 from functrain.core.first_step import refuse_members, require_state
 from functrain.core.initial_state import Patterns, Rename, load
-from functrain.core.loss import evaluate
-from functrain.core.metrics import Metrics, computed
+from functrain.core.loss import Metrics, computed, evaluate
 from functrain.core.program import Program
 from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from functrain.core.batch import Batch, copied
 from functrain.core.first_step import require_state
-from functrain.core.metrics import Metrics
+from functrain.core.loss import Metrics
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, UnsupportedError
