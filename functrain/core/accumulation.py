@@ -1,12 +1,10 @@
 """Gradients of a step: the weighted mean over its parts, as one big batch would give it.
 
-A part is a micro-batch of an accumulating program, or the share of a batch that one of several
-processes computes. Each has a random stream of its own.
+A part is a micro-batch, or the share of a batch that one of several processes computes.
 
 Floating-point addition is not associative, so a sum has the same bits only if its terms are added
-in the same order. Here that is a binary tree over the numbers of the parts, which does not depend
-on who computes which: a process adds up whole subtrees of its own parts, and the sums above them
-are the same everywhere.
+in the same order. Here that is a binary tree over the numbers of the parts: a process adds up whole
+subtrees of its own parts, and the sums above them are the same everywhere.
 """
 
 from __future__ import annotations
@@ -56,9 +54,8 @@ def step_gradients(
     With weights w and means L over each micro-batch, the mean over all samples is
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
-    Each of several micro-batches has a stream of its own of the step's ``seed``; without one,
-    torch's generators are used as they are. ``watch`` copies parameters in the first steps, to see
-    whether the forward writes to them, or the loss keeps them.
+    ``watch`` copies parameters in the first steps, to see whether the forward writes to them, or
+    the loss keeps them.
     """
     given, model = state["params"], fixed.model
     watched = model.writes.suspects(given, fixed.trainable) if watch else set()
@@ -156,9 +153,11 @@ class Parts:
 
     def gradients(self, number: int, batch: Batch, buffers: Tensors) -> Gradients:
         """Return the gradients of part ``number``, in a random stream of its own."""
+        own = restarted(self.fixed.model.statistics, buffers, self.state["buffers"])
+        before = {**self.state, "buffers": own}
 
         def compute() -> Gradients:
-            inputs = inputs_of(self.fixed, {**self.state, "buffers": buffers}, batch)
+            inputs = inputs_of(self.fixed, before, batch)
             return by_recipe(self.gradient, self.fixed)(inputs)
 
         if self.seed is None:
@@ -185,38 +184,41 @@ class Parts:
         The batches are the parts from ``start`` on, of ``parts``. Buffers are ``passed`` from one
         part to the next where all begin in one process.
         """
-        found, old = PartSums([], [], [], []), self.state["buffers"]
-        before, stop = old, start + len(batches)
-        complete = merges(parts, start, stop)
-        for number, (batch, count) in enumerate(zip(batches, complete, strict=True), start):
-            own = restarted(self.fixed.model.statistics, before, old)
-            grads, _, after, loss_output, _ = self.gradients(number, batch, own)
-            before = after if passed else old
+        found, last = PartSums([], [], [], []), start + len(batches) - 1
+
+        def add(node: Node, total: Tensors) -> None:
+            """Add the sum of a node to a total; an empty one becomes that sum."""
+            number, stop = node
+            if stop - number > 1:
+                own: Tensors = {} if total else total
+                for half in halves(node):
+                    add(half, own)
+                if own is not total:
+                    for path, grad in own.items():
+                        _add(total, path, grad)
+                return
+            before = found.buffers[-1] if passed and found.buffers else self.state["buffers"]
+            batch = batches[number - start]
+            grads, _, after, loss_output, _ = self.gradients(number, batch, before)
             weight = loss_output.weight_of(batch)
-            if not count:
-                found.sums.append({})
-            _add(found.sums, grads, weight, arrive if number == stop - 1 and count < 2 else None)
-            del grads  # before the next ones are computed
-            for _ in range(count - 1):
-                _add(found.sums, found.sums.pop())
             found.loss_outputs.append(loss_output)
             found.weights.append(weight)
             found.buffers.append(after)
+            is_complete = number == last and total is found.sums[-1]
+            for path, grad in grads.items():
+                wide = widened(grad)
+                _add(total, path, wide * weight.to(wide.dtype))
+                if arrive is not None and is_complete:
+                    arrive(found.sums, path)
+
+        for node in nodes(parts, start, last + 1):
+            found.sums.append({})
+            add(node, found.sums[-1])
         return found
 
 
-def _add(
-    sums: list[Tensors], grads: Tensors, weight: Tensor | None = None, arrive: Arrive | None = None
-) -> None:
-    """Add gradients to the last of the sums."""
-    total = sums[-1]
-    for path, grad in grads.items():
-        if weight is not None:
-            wide = widened(grad)
-            grad = wide * weight.to(wide.dtype)
-        total[path] = total[path].add_(grad) if path in total else grad
-        if arrive is not None:
-            arrive(sums, path)
+def _add(total: Tensors, path: str, grad: Tensor) -> None:
+    total[path] = total[path].add_(grad) if path in total else grad
 
 
 def part_stream(seed: int, number: int) -> int:
@@ -241,26 +243,6 @@ def nodes(parts: int, start: int, stop: int) -> list[Node]:
         elif start < node[1] and node[0] < stop:
             waiting += reversed(halves(node))
     return found
-
-
-def merges(parts: int, start: int, stop: int) -> list[int]:
-    """Return for each part from ``start`` to ``stop`` how many sums are complete with it.
-
-    With the sums on a stack: put the part on it, then add the last sum to the one before, so many
-    times. In the end the stack holds the sums of :func:`nodes`.
-
-    Example:
-        >>> merges(4, 0, 4)
-        [0, 1, 0, 2]
-    """
-    counts = [0] * (stop - start)
-    waiting = nodes(parts, start, stop)
-    while waiting:
-        node = waiting.pop()
-        if node[1] - node[0] > 1:
-            counts[node[1] - 1 - start] += 1
-            waiting += halves(node)
-    return counts
 
 
 def halves(node: Node) -> tuple[Node, Node]:

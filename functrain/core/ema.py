@@ -34,11 +34,7 @@ class Average:
     every: int
 
     def init(self, params: Tensors) -> dict[str, Any]:
-        """Return ``{"params": copies, count: 0}``, before the first update.
-
-        Args:
-            params: trainable parameters by path.
-        """
+        """Return ``{"params": copies, count: 0}`` for the trainable parameters."""
         device = next(iter(params.values())).device
         copies = {path: widened(tensor).clone() for path, tensor in params.items()}
         return {"params": copies, self.count: torch.zeros((), dtype=torch.int64, device=device)}
@@ -63,22 +59,16 @@ class Average:
     def update(
         self, ema: dict[str, Any], params: Tensors, due: bool | Tensor = True
     ) -> dict[str, Any]:
-        """Return the average, moved towards ``params``.
+        """Return the average, moved towards the parameters that it holds.
 
-        Args:
-            ema: from :meth:`init` or an earlier update; not changed.
-            params: the new parameters; those the average does not hold are ignored.
-            due: whether this step is one of those whose parameters count.
+        ``due`` says whether this step is one of those whose parameters count.
         """
         moves = self.moves(ema, due)
         if moves is False:
             return ema
         old, updates = ema["params"], ema[self.count]
         weight = self.weight(updates)
-        new = {
-            path: average.lerp(widened(params[path]), weight.to(average.dtype))
-            for path, average in old.items()
-        }
+        new = {p: one.lerp(widened(params[p]), weight.to(one.dtype)) for p, one in old.items()}
         if isinstance(moves, Tensor):
             new = {path: torch.where(moves, new[path], old[path]) for path in old}
         return {"params": new, self.count: updates + due}

@@ -6,7 +6,7 @@ transformations of ``torch.func``, other functions of the same signature take th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -16,13 +16,6 @@ from functrain.core.batch import Batch, copied
 from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
-from functrain.errors import LossError, ModelError, UnsupportedError
-
-REENTRANT = (
-    "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give gradients "
-    "as values (it writes them into .grad). Pass use_reentrant=False: the same memory is saved, "
-    "and torch recommends it."
-)
 
 
 class Gradients(NamedTuple):
@@ -83,17 +76,8 @@ def scaled(value: Tensor, scale: Tensor | None) -> Tensor:
 
 
 def by_autograd(inputs: GradientInputs) -> Gradients:
-    """Return the gradients by ``torch.autograd``.
-
-    Raises:
-        UnsupportedError: torch is in inference mode.
-    """
+    """Return the gradients by ``torch.autograd``."""
     if not torch.is_grad_enabled():
-        if torch.is_inference_mode_enabled():
-            raise UnsupportedError(
-                "train_step was called in torch.inference_mode(), where torch makes no gradients: "
-                "leave it out; torch.no_grad() may stay"
-            )
         with torch.enable_grad():
             return by_autograd(inputs)
     fixed, params, buffers, batch, scale, device = inputs
@@ -116,16 +100,12 @@ def by_autograd(inputs: GradientInputs) -> Gradients:
     return Gradients(grads, params, after, loss_output._replace(value=loss.detach().clone()))
 
 
-def require_dependence(depends: object, trainable: Sequence[str]) -> None:
+def require_dependence(depends: object, trainable: Collection[str]) -> None:
     """Refuse a loss that depends on no trainable parameter, so that it has no gradients."""
-    if not trainable:
-        raise LossError("no parameter is trainable: all are frozen, so there is nothing to train")
-    if not depends:
-        raise LossError(
-            "the loss does not depend on any trainable parameter, such as "
-            f"{trainable[0]!r}. Compute it from the model that is passed to loss(model, batch), "
-            "without .detach(), .item() or torch.no_grad()."
-        )
+    if not depends or not trainable:
+        from functrain.diagnosis.backward_errors import explain_independence
+
+        raise explain_independence(trainable)
 
 
 def _differentiated(loss: Tensor, leaves: Tensors, scale: Tensor | None) -> Tensors:
@@ -149,7 +129,9 @@ def _differentiated(loss: Tensor, leaves: Tensors, scale: Tensor | None) -> Tens
         if grad is not None:
             grads[path] = _accumulated(path, grad, leaf)
     if len(grads) < len(leaves) and has_reentrant_checkpoint(loss):
-        raise ModelError(REENTRANT)
+        from functrain.diagnosis.backward_errors import explain_reentrant
+
+        raise explain_reentrant()
     return grads
 
 
@@ -177,10 +159,9 @@ def _accumulated(path: str, grad: Tensor, leaf: Tensor) -> Tensor:
     contract"; transposed convolutions and permuted inputs give other strides).
     """
     if grad.layout is not torch.strided:
-        raise UnsupportedError(
-            f"parameter {path!r} received a gradient of layout {grad.layout}; functrain's steps "
-            "take dense gradients only. Make the layer with sparse=False."
-        )
+        from functrain.diagnosis.backward_errors import explain_layout
+
+        raise explain_layout(path, grad)
     if (grad.is_contiguous() and leaf.is_contiguous()) or grad.stride() == leaf.stride():
         return grad
     return torch.empty_like(leaf, requires_grad=False).copy_(grad)

@@ -126,15 +126,12 @@ def evaluate(
     else:
         with autocast(precision, device):
             returned = function(model, batch)
-    if not isinstance(returned, Loss):
-        return LossOutput(_checked_loss(returned), None, {})
-    value, weight = _checked_loss(returned.value), returned.weight
-    if weight is not None:
-        _check_weight(weight)
-    if isinstance(weight, Tensor) and not weight_graph:
-        weight = weight.detach()
-    metrics = {name: _checked_metric(name, one, device) for name, one in returned.metrics.items()}
-    return LossOutput(value, weight, metrics)
+    value, weight, metrics = returned if isinstance(returned, Loss) else Loss(returned)
+    return LossOutput(
+        _checked_loss(value),
+        _checked_weight(weight, weight_graph),
+        {name: _checked_metric(name, one, device) for name, one in metrics.items()},
+    )
 
 
 def _checked_loss(value: Any) -> Tensor:
@@ -145,15 +142,15 @@ def _checked_loss(value: Any) -> Tensor:
     raise explain_loss(value)
 
 
-def _check_weight(weight: Any) -> None:
-    if isinstance(weight, Tensor):
-        is_weight = weight.numel() == 1 and not weight.is_complex()  # not read: it may be away
-    else:
-        is_weight = isinstance(weight, Real) and float(weight) >= 0
-    if not is_weight:
-        from functrain.diagnosis.loss_errors import explain_weight
+def _checked_weight(weight: Any, keeps_graph: bool) -> Any:
+    if weight is None or (isinstance(weight, Real) and float(weight) >= 0):
+        return weight
+    # The value of a tensor is not read: the host would wait for its device.
+    if isinstance(weight, Tensor) and weight.numel() == 1 and not weight.is_complex():
+        return weight if keeps_graph else weight.detach()
+    from functrain.diagnosis.loss_errors import explain_weight
 
-        raise explain_weight(weight)
+    raise explain_weight(weight)
 
 
 def _checked_metric(name: Any, value: Any, device: torch.device) -> Any:
@@ -187,11 +184,7 @@ def is_metric(value: object) -> bool:
 
 
 def merged(values: Sequence[Any]) -> Any:
-    """One metric over the samples of several of the same kind, at least one.
-
-    Raises:
-        LossError: they are of different kinds.
-    """
+    """Return one metric over the samples of several, which must be of the same kind."""
     kinds = {type(value) for value in values}
     if len(kinds) > 1:
         names = sorted(kind.__name__ for kind in kinds)
@@ -200,11 +193,9 @@ def merged(values: Sequence[Any]) -> Any:
 
 
 def computed(metrics: Mapping[str, Any], device: torch.device) -> Metrics:
-    """Metrics as 0-dim tensors; one that computes several gives ``name/key`` for each.
+    """Return metrics as 0-dim tensors; one that computes several gives ``name/key`` for each.
 
-    Args:
-        metrics: tensors, which stay as they are, and values with ``compute``.
-        device: where the tensors go.
+    Tensors stay as they are.
 
     Raises:
         LossError: one computes something else than a number or several by name, or what it
@@ -225,13 +216,16 @@ def computed(metrics: Mapping[str, Any], device: torch.device) -> Metrics:
             full = f"{name}/{key}" if key else name
             if full in found:
                 raise LossError(f"two metrics are named {full!r}: give one of them another name")
-            number = metric if one is metric else scalar(one, device)
-            if number is None:
-                from functrain.diagnosis.loss_errors import explain_computed
-
-                raise explain_computed(name, one)
-            found[full] = number
+            found[full] = one if one is metric else _computed_scalar(name, one, device)
     return found
+
+
+def _computed_scalar(name: str, value: Any, device: torch.device) -> Tensor:
+    if (found := scalar(value, device)) is not None:
+        return found
+    from functrain.diagnosis.loss_errors import explain_computed
+
+    raise explain_computed(name, value)
 
 
 def reported(outputs: Mapping[str, Any], lr: learning_rate.Rate) -> Metrics:

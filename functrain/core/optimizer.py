@@ -15,11 +15,7 @@ Params: TypeAlias = dict[str, Tensor]
 
 
 class NamedParams(dict[str, Tensor]):
-    """Parameters by path, and the other names of tied ones, by which patterns find them, too.
-
-    Attributes:
-        others: by path.
-    """
+    """Parameters by path, with the other names of tied ones, by which patterns find them, too."""
 
     def __init__(self, params: Params, others: Mapping[str, Sequence[str]]) -> None:
         super().__init__(params)
@@ -74,27 +70,15 @@ class Optimizer(Protocol):
         return False
 
     def bind(self, params: Params) -> Optimizer:
-        """Return the same optimizer with what depends on the parameters' names resolved.
-
-        Args:
-            params: all parameters of the model, those that are not trained too.
-        """
+        """Return the optimizer as it is with the names of all parameters, also frozen ones."""
         return self
 
     def trained(self, params: Params) -> list[str]:
-        """Return the paths of the parameters that are not frozen: all, unless overridden.
-
-        Args:
-            params: all parameters of the model.
-        """
+        """Return which of all parameters the optimizer does not freeze, by path: all."""
         return list(params)
 
     def init(self, params: Params) -> OptimizerState:
-        """Return the state before the first update.
-
-        Args:
-            params: the parameters that will be trained.
-        """
+        """Return the state before the first update of the parameters that will be trained."""
         ...
 
     def update(
@@ -105,21 +89,14 @@ class Optimizer(Protocol):
         Args:
             grads: gradients by path; what has none is carried through.
             state: what `init` made or the last update returned.
-            params: the parameters.
+            params: those that are trained.
             lr: this step's learning rate, a float or a tensor without dimensions; for groups a
                 dict of them by the members' names.
         """
         ...
 
     def update_(self, grads: Params, state: OptimizerState, params: Params, lr: Any) -> None:
-        """Do the same update in place on tensors of `params` and `state` that the caller owns.
-
-        Args:
-            grads: gradients by path; they are only read.
-            state: changed in place.
-            params: changed in place.
-            lr: as in `update`.
-        """
+        """Do the same update in place on tensors of `params` and `state` that the caller owns."""
         ...
 
     def eval_params(self, state: OptimizerState, params: Params) -> Params:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from functrain.core.gradients import REENTRANT
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
 from functrain.core.state import Tensors
-from functrain.errors import ModelError
+from functrain.errors import FunctrainError, LossError, ModelError, UnsupportedError
 
 # Messages of torch about grad and backward, about hooks, and about retain_grad.
 _WITHOUT_GRADIENTS = ("does not require grad", "doesn't require gradient", "requires_grad=False")
@@ -18,7 +22,7 @@ def explain_backward(error: RuntimeError, leaves: Tensors) -> None:
             ``.grad``, or the forward freezes trained parameters.
     """
     if "use_reentrant" in str(error):
-        raise ModelError(REENTRANT) from error
+        raise explain_reentrant() from error
     frozen = [path for path, leaf in leaves.items() if not leaf.requires_grad]
     if frozen:
         raise ModelError(
@@ -27,6 +31,38 @@ def explain_backward(error: RuntimeError, leaves: Tensors) -> None:
             "functrain.optim.Frozen in groups, or from some step on by functrain.phases; to leave "
             "parameters out of one loss, give it parameter.detach()"
         ) from error
+
+
+def explain_reentrant() -> ModelError:
+    """Return the error for reentrant checkpointing, which would lose gradients."""
+    return ModelError(
+        "the model uses torch.utils.checkpoint with use_reentrant=True, which cannot give "
+        "gradients as values (it writes them into .grad). Pass use_reentrant=False: the same "
+        "memory is saved, and torch recommends it."
+    )
+
+
+def explain_independence(trainable: Collection[str]) -> FunctrainError:
+    """Return the error for a loss that depends on no trainable parameter."""
+    if torch.is_inference_mode_enabled():
+        return UnsupportedError(
+            "train_step was called in torch.inference_mode(), where torch makes no gradients: "
+            "leave it out; torch.no_grad() may stay"
+        )
+    if not trainable:
+        return LossError("no parameter is trainable: all are frozen, so there is nothing to train")
+    return LossError(
+        "the loss does not depend on any trainable parameter. Compute it from the model that is "
+        "passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."
+    )
+
+
+def explain_layout(path: str, grad: Tensor) -> UnsupportedError:
+    """Return the error for a sparse gradient."""
+    return UnsupportedError(
+        f"parameter {path!r} received a gradient of layout {grad.layout}; functrain's steps take "
+        "dense gradients only. Make the layer with sparse=False."
+    )
 
 
 def needs_gradients(error: Exception) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain.core.accumulation import merges, nodes
+from functrain.core.accumulation import halves, nodes
 from functrain.core.batch_parts import share
 from functrain.distributed.sums import tree_sum
 
@@ -33,29 +33,16 @@ def test_the_sum_has_the_same_bits_for_any_number_of_ranks(
     numbers = st.floats(-1e10, 1e10, allow_nan=False)
     terms = data.draw(st.lists(numbers, min_size=parts, max_size=parts))
     alone = tree_sum(parts, {(i, i + 1): x for i, x in enumerate(terms)}, operator.add)
-    sums = {}
-    for rank in range(ranks):
-        start, stop = share(parts, rank, ranks)
-        stack: list[float] = []
-        for term, count in zip(terms[start:stop], merges(parts, start, stop), strict=True):
-            stack.append(term)
-            for _ in range(count):
-                last = stack.pop()
-                stack[-1] += last
-        sums |= dict(zip(nodes(parts, start, stop), stack, strict=True))
-    assert tree_sum(parts, sums, operator.add) == alone
 
+    def of(node: tuple[int, int]) -> float:
+        if node[1] - node[0] == 1:
+            return terms[node[0]]
+        left, right = halves(node)
+        return of(left) + of(right)
 
-@given(PARTS)
-def test_one_process_holds_as_many_sums_as_the_tree_has_levels(parts: int) -> None:
-    held = most = 0
-    for count in merges(parts, 0, parts):
-        # The first sum that is complete with a part takes it in as it comes.
-        held += count == 0
-        most = max(most, held)
-        held -= max(0, count - 1)
-    assert held == 1
-    assert most <= max(1, (parts - 1).bit_length())
+    shares = [share(parts, rank, ranks) for rank in range(ranks)]
+    held = [node for start, stop in shares for node in nodes(parts, start, stop)]
+    assert tree_sum(parts, {node: of(node) for node in held}, operator.add) == alone
 
 
 def test_the_order_is_that_of_a_binary_tree() -> None:
@@ -66,4 +53,4 @@ def test_the_order_is_that_of_a_binary_tree() -> None:
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_a_rank_without_parts_has_no_sums(parts: int) -> None:
-    assert nodes(parts, 1, 1) == merges(parts, 1, 1) == []
+    assert nodes(parts, 1, 1) == []
