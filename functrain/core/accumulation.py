@@ -154,19 +154,15 @@ class Parts:
     def gradients(self, number: int, batch: Batch, buffers: Tensors) -> Gradients:
         """Return the gradients of part ``number``, in a random stream of its own."""
         own = restarted(self.fixed.model.statistics, buffers, self.state["buffers"])
-        before = {**self.state, "buffers": own}
-
-        def compute() -> Gradients:
-            inputs = inputs_of(self.fixed, before, batch)
-            return by_recipe(self.gradient, self.fixed)(inputs)
-
+        before, fixed = {**self.state, "buffers": own}, self.fixed
+        gradient = by_recipe(self.gradient, fixed)
         if self.seed is None:
-            return compute()
+            return gradient(inputs_of(fixed, before, batch))
         stream = part_stream(self.seed, number)
         device = next(iter(self.state["params"].values())).device
-        with scoped(stream, device, draws=self.fixed.draws):
-            found = compute()
-            refuse_system_seed(stream, compute)
+        with scoped(stream, device, draws=fixed.draws):
+            found = gradient(inputs_of(fixed, before, batch))
+            refuse_system_seed(stream, lambda: gradient(inputs_of(fixed, before, batch)))
         return found
 
     def sums(
@@ -179,42 +175,45 @@ class Parts:
     ) -> PartSums:
         """Sum the weighted gradients of consecutive parts of the step, as far as they reach.
 
-        No more sums are in memory at a time than the tree has levels.
-
-        The batches are the parts from ``start`` on, of ``parts``. Buffers are ``passed`` from one
-        part to the next where all begin in one process.
+        No more sums are in memory at a time than the tree has levels. The batches are the parts
+        from ``start`` on, of ``parts``. Buffers are ``passed`` from one part to the next where all
+        begin in one process.
         """
-        found, last = PartSums([], [], [], []), start + len(batches) - 1
+        found, stop = PartSums([], [], [], []), start + len(batches)
 
-        def add(node: Node, total: Tensors) -> None:
-            """Add the sum of a node to a total; an empty one becomes that sum."""
-            number, stop = node
-            if stop - number > 1:
-                own: Tensors = {} if total else total
-                for half in halves(node):
-                    add(half, own)
-                if own is not total:
-                    for path, grad in own.items():
-                        _add(total, path, grad)
-                return
+        def add_part(number: int, total: Tensors) -> None:
             before = found.buffers[-1] if passed and found.buffers else self.state["buffers"]
             batch = batches[number - start]
             grads, _, after, loss_output, _ = self.gradients(number, batch, before)
             weight = loss_output.weight_of(batch)
-            found.loss_outputs.append(loss_output)
-            found.weights.append(weight)
-            found.buffers.append(after)
-            is_complete = number == last and total is found.sums[-1]
+            is_complete = number == stop - 1 and total is found.sums[-1]
             for path, grad in grads.items():
                 wide = widened(grad)
                 _add(total, path, wide * weight.to(wide.dtype))
                 if arrive is not None and is_complete:
                     arrive(found.sums, path)
+            found.loss_outputs.append(loss_output)
+            found.weights.append(weight)
+            found.buffers.append(after)
 
-        for node in nodes(parts, start, last + 1):
+        for node in nodes(parts, start, stop):
             found.sums.append({})
-            add(node, found.sums[-1])
+            add_node(node, found.sums[-1], add_part)
         return found
+
+
+def add_node(node: Node, total: Tensors, add_part: Callable[[int, Tensors], None]) -> None:
+    """Add the parts of a node to a total, in their order; an empty total becomes their sum."""
+    number, stop = node
+    if stop - number == 1:
+        add_part(number, total)
+        return
+    own: Tensors = {} if total else total
+    for half in halves(node):
+        add_node(half, own, add_part)
+    if own is not total:
+        for path, grad in own.items():
+            _add(total, path, grad)
 
 
 def _add(total: Tensors, path: str, grad: Tensor) -> None:

@@ -180,22 +180,15 @@ _PREDICTIONS = (
 )
 
 
-def _refuse_criterion(function: LossFunction | None) -> None:
+def _refuse_criterion(function: Any) -> None:
     """Refuse ``nn.CrossEntropyLoss()`` and its like where ``loss(model, batch)`` is expected."""
     is_class = isinstance(function, type) and issubclass(function, nn.Module)
-    given: Any = function
-    called = given.forward if is_class or isinstance(given, nn.Module) else given
+    called = function.forward if is_class or isinstance(function, nn.Module) else function
     try:
         names = list(inspect.signature(called).parameters)[is_class:]  # without self
     except (TypeError, ValueError):  # some builtins have no signature
         return
-    if not names or not names[0].startswith(_PREDICTIONS):
-        return
-    inner = getattr(function, "func", function)  # of a functools.partial
-    name = getattr(inner, "__name__", type(inner).__name__)
-    takes = ", ".join([*names[:2], "..."] if len(names) > 2 else names)
-    raise ConfigurationError(
-        f"{name} takes ({takes}), but functrain calls loss(model, batch). Write the forward pass "
-        f"as in a loop of your own: def loss(model, batch): x, y = batch; return {name}(model(x), "
-        "y), with an instance of it where it is a class"
-    )
+    if names and names[0].startswith(_PREDICTIONS):
+        from functrain.diagnosis.loss_errors import explain_criterion
+
+        raise explain_criterion(function, names)

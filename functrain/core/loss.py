@@ -168,7 +168,8 @@ def scalar(value: Any, device: torch.device) -> Tensor | None:
     if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
         dtype = value.dtype if value.is_floating_point() else torch.float32
         # A copy: it may be a part of the state, which a donated step writes over.
-        return value.detach().reshape(()).to(device, dtype, copy=True)
+        found = value.detach().to(device, dtype, copy=True)
+        return found if found.ndim == 0 else found.reshape(())
     return torch.tensor(float(value), device=device) if isinstance(value, Real) else None
 
 

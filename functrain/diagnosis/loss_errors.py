@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from functrain.core.loss import RESERVED, LossOutput
-from functrain.errors import LossError
+from functrain.errors import ConfigurationError, LossError
 
 # The probable mistake where a loss returns something of this class.
 _RETURNED: dict[type, str] = {
@@ -17,6 +17,18 @@ _RETURNED: dict[type, str] = {
     tuple: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
     dict: "; metrics go with the loss, return functrain.Loss(value, metrics={'accuracy': ...})",
 }
+
+
+def explain_criterion(function: Any, names: list[str]) -> ConfigurationError:
+    """Return the error for a function of predictions and targets in place of a loss."""
+    inner = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(inner, "__name__", type(inner).__name__)
+    takes = ", ".join([*names[:2], "..."] if len(names) > 2 else names)
+    return ConfigurationError(
+        f"{name} takes ({takes}), but functrain calls loss(model, batch). Write the forward pass "
+        f"as in a loop of your own: def loss(model, batch): x, y = batch; return {name}(model(x), "
+        "y), with an instance of it where it is a class"
+    )
 
 
 def explain_loss(value: Any) -> LossError:

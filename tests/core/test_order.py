@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from functrain.core.accumulation import halves, nodes
+from functrain.core.accumulation import add_node, nodes
 from functrain.core.batch_parts import share
 from functrain.distributed.sums import tree_sum
 
@@ -34,15 +36,18 @@ def test_the_sum_has_the_same_bits_for_any_number_of_ranks(
     terms = data.draw(st.lists(numbers, min_size=parts, max_size=parts))
     alone = tree_sum(parts, {(i, i + 1): x for i, x in enumerate(terms)}, operator.add)
 
-    def of(node: tuple[int, int]) -> float:
-        if node[1] - node[0] == 1:
-            return terms[node[0]]
-        left, right = halves(node)
-        return of(left) + of(right)
+    def sum_of(node: tuple[int, int]) -> float:
+        def add_part(number: int, total: dict[str, Tensor]) -> None:
+            term = torch.tensor(terms[number], dtype=torch.float64)
+            total["sum"] = total["sum"] + term if total else term
+
+        total: dict[str, Tensor] = {}
+        add_node(node, total, add_part)
+        return total["sum"].item()
 
     shares = [share(parts, rank, ranks) for rank in range(ranks)]
     held = [node for start, stop in shares for node in nodes(parts, start, stop)]
-    assert tree_sum(parts, {node: of(node) for node in held}, operator.add) == alone
+    assert tree_sum(parts, {node: sum_of(node) for node in held}, operator.add) == alone
 
 
 def test_the_order_is_that_of_a_binary_tree() -> None:
