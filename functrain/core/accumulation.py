@@ -65,7 +65,7 @@ def step_gradients(
         found = unscaled(gradient(inputs_of(fixed, own, batches[0])), scale_of(state))
     else:
         found = _mean_of_parts(Parts(gradient, fixed, own, seed), batches)
-    require_dependence(found.grads, fixed.trainable)
+    require_dependence(found.grads)
     if watched:
         found = found._replace(params=model.writes.settled(given, found.params, watched))
     if watch and model.attributes.left:

@@ -6,7 +6,7 @@ transformations of ``torch.func``, other functions of the same signature take th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -90,7 +90,7 @@ def by_autograd(inputs: GradientInputs) -> Gradients:
     with model.bound(bound, buffers, training=True) as module:
         loss_output = evaluate(recipe.loss, module, batch, device, recipe.precision)
         loss = loss_output.value
-        require_dependence(loss.requires_grad, fixed.trainable)
+        require_dependence(loss.requires_grad)
         grads = _differentiated(loss, leaves, scale)
         after = model.current_buffers(buffers)
         model.writes.adopt(params, bound, model.current_params())
@@ -100,12 +100,12 @@ def by_autograd(inputs: GradientInputs) -> Gradients:
     return Gradients(grads, params, after, loss_output._replace(value=loss.detach().clone()))
 
 
-def require_dependence(depends: object, trainable: Collection[str]) -> None:
+def require_dependence(depends: object) -> None:
     """Refuse a loss that depends on no trainable parameter, so that it has no gradients."""
-    if not depends or not trainable:
+    if not depends:
         from functrain.diagnosis.backward_errors import explain_independence
 
-        raise explain_independence(trainable)
+        raise explain_independence()
 
 
 def _differentiated(loss: Tensor, leaves: Tensors, scale: Tensor | None) -> Tensors:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
@@ -42,15 +40,13 @@ def explain_reentrant() -> ModelError:
     )
 
 
-def explain_independence(trainable: Collection[str]) -> FunctrainError:
+def explain_independence() -> FunctrainError:
     """Return the error for a loss that depends on no trainable parameter."""
     if torch.is_inference_mode_enabled():
         return UnsupportedError(
             "train_step was called in torch.inference_mode(), where torch makes no gradients: "
             "leave it out; torch.no_grad() may stay"
         )
-    if not trainable:
-        return LossError("no parameter is trainable: all are frozen, so there is nothing to train")
     return LossError(
         "the loss does not depend on any trainable parameter. Compute it from the model that is "
         "passed to loss(model, batch), without .detach(), .item() or torch.no_grad()."

@@ -86,7 +86,7 @@ class ShardedGradients:
         found = self._own(params, state, batch, seed, sums.arrive)
         sums.send_rest(found.sums)
         facts, heads = self._agreed(gathering, found, before, sums)
-        require_dependence(facts.present, self.fixed.trainable)
+        require_dependence(facts.present)
         results = gathering.results(found, sums, facts, heads, before, scale_of(state))
         loss_outputs, weights = loss_outputs_of(
             self.world, found.loss_outputs, facts, results.table
@@ -103,7 +103,7 @@ class ShardedGradients:
         found = self._own(state["params"], state, batch, seed, None)
         facts = facts_of(found, before, late=False)
         assert facts is not None, "a step has at least one part"
-        require_dependence(facts.present, self.fixed.trainable)
+        require_dependence(facts.present)
         sums = found.sums[0]
         grads = {path: sums[path] for path in self.fixed.trainable if path in sums}
         norm = self._torch_norm(found, len(batch.sizes))

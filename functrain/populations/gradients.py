@@ -47,7 +47,7 @@ def of_member(given: GradientInputs) -> Gradients:
             after = model.current_buffers(buffers)
             _refuse_writes(model, params, versions)
         weight = None if loss_output.weight is None else loss_output.weight_of(batch)
-        require_dependence(loss_output.value.requires_grad, trainable)
+        require_dependence(loss_output.value.requires_grad)
         loss = scaled(loss_output.value, given.scale)
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}

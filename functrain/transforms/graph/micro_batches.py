@@ -118,7 +118,7 @@ class Parts:
             return None
         used = frozenset[str]().union(*(part.paths for part in each))
         paths = tuple(path for path in self.fixed.trainable if path in used)
-        require_dependence(paths, self.fixed.trainable)
+        require_dependence(paths)
         dtype = functools.reduce(torch.promote_types, (part.dtype for part in each))
         kind = Kind(number, paths, tuple(sorted(self.fixed.model.writes.paths)), dtype)
         update = self._update(kind, state, inputs)

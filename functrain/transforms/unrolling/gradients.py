@@ -78,7 +78,7 @@ def by_graph(inputs: GradientInputs) -> Gradients:
         for path in bound:
             if now[path] is not bound[path]:
                 raise _written(path)
-        require_dependence(loss_output.value.requires_grad, fixed.trainable)
+        require_dependence(loss_output.value.requires_grad)
         grads = _differentiated(loss_output.value, leaves, keeps_graph)
     if not keeps_graph:
         weight = (
