@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
+from functrain.core.batch_lending import ALWAYS_COPIED, BatchLending
 from functrain.core.buffers import restarted, statistics_after
 from functrain.core.clipping import block_norm
 from functrain.core.first_step import warn_of_memory
@@ -54,17 +55,20 @@ def step_gradients(
     With weights w and means L over each micro-batch, the mean over all samples is
     ``sum(w * L) / sum(w)``; gradients and metrics follow the same formula.
 
-    ``watch`` copies parameters in the first steps, to see whether the forward writes to them, or
-    the loss keeps them.
+    ``watch`` copies parameters and batches in the first steps, to see whether the forward writes to
+    them, or the loss keeps them.
     """
     given, model = state["params"], fixed.model
     watched = model.writes.suspects(given, fixed.trainable) if watch else set()
     own = {**state, "params": model.writes.owned(given, watched)}
+    lending = fixed.lending.of_next_step() if watch else ALWAYS_COPIED
     if len(batches) == 1:
-        gradient = by_recipe(gradient, fixed)
-        found = unscaled(gradient(inputs_of(fixed, own, batches[0])), scale_of(state))
+        lent = lending.lend(batches[0], next(iter(given.values())).device)
+        found = by_recipe(gradient, fixed)(inputs_of(fixed, own, lent.batch))
+        lent.settle()
+        found = unscaled(found, scale_of(state))
     else:
-        found = _mean_of_parts(Parts(gradient, fixed, own, seed), batches)
+        found = _mean_of_parts(Parts(gradient, fixed, own, seed, lending), batches)
     require_dependence(found.grads)
     if watched:
         found = found._replace(params=model.writes.settled(given, found.params, watched))
@@ -144,25 +148,33 @@ class Parts:
     Attributes:
         state: before the step.
         seed: of the step; ``None`` uses torch's generators as they are.
+        lending: lends batches to the loss, or copies of them.
     """
 
     gradient: GradientFunction
     fixed: StaticParts
     state: dict[str, Any]
     seed: int | None
+    lending: BatchLending = ALWAYS_COPIED
 
     def gradients(self, number: int, batch: Batch, buffers: Tensors) -> Gradients:
         """Return the gradients of part ``number``, in a random stream of its own."""
-        own = restarted(self.fixed.model.statistics, buffers, self.state["buffers"])
-        before, fixed = {**self.state, "buffers": own}, self.fixed
+        fixed, device = self.fixed, next(iter(self.state["params"].values())).device
+        own = restarted(fixed.model.statistics, buffers, self.state["buffers"])
         gradient = by_recipe(self.gradient, fixed)
+
+        def compute() -> Gradients:
+            lent = self.lending.lend(batch, device)
+            found = gradient(inputs_of(fixed, {**self.state, "buffers": own}, lent.batch))
+            lent.settle()
+            return found
+
         if self.seed is None:
-            return gradient(inputs_of(fixed, before, batch))
+            return compute()
         stream = part_stream(self.seed, number)
-        device = next(iter(self.state["params"].values())).device
         with scoped(stream, device, draws=fixed.draws):
-            found = gradient(inputs_of(fixed, before, batch))
-            refuse_system_seed(stream, lambda: gradient(inputs_of(fixed, before, batch)))
+            found = compute()
+            refuse_system_seed(stream, compute)
         return found
 
     def sums(

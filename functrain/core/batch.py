@@ -8,7 +8,7 @@ it, would change the caller's batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import attrs
@@ -154,33 +154,40 @@ def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
     return found
 
 
-def copied(batch: Any, device: torch.device | None) -> Any:
+def copied_tensor(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """Return a copy on ``device``; host copies from pinned memory do not block."""
+    if device is None or tensor.device == device:
+        return tensor.clone()
+    return tensor.to(device, non_blocking=tensor.is_pinned())
+
+
+CopyTensor = Callable[[Tensor, torch.device | None], Tensor]
+
+
+def copied(batch: Any, device: torch.device | None, copy_tensor: CopyTensor = copied_tensor) -> Any:
     """Return a copy of a batch whose tensors are on ``device``.
 
     ``None`` leaves each tensor where it is. Containers, tensors and arrays are new, and objects
-    where there are tensors in them; other leaves are kept. Host copies from pinned memory do not
-    block.
+    where there are tensors in them; other leaves are kept.
     """
     if isinstance(batch, Tensor):
-        if device is None or batch.device == device:
-            return batch.clone()
-        return batch.to(device, non_blocking=batch.is_pinned())
+        return copy_tensor(batch, device)
     kind = type(batch)
     if kind is dict:
-        return {key: copied(child, device) for key, child in batch.items()}
+        return {key: copied(child, device, copy_tensor) for key, child in batch.items()}
     if kind is tuple or kind is list:
-        return kind([copied(child, device) for child in batch])
+        return kind([copied(child, device, copy_tensor) for child in batch])
     if kind is str or batch is None:
         return batch
     if isinstance(batch, PackedSequence):
-        return _packed_copy(batch, device)
+        return _packed_copy(batch, device, copy_tensor)
     if containers.is_structure(batch) and not objects.is_registered(batch):
-        parts = [copied(child, device) for _, child in containers.children(batch)]
+        parts = [copied(child, device, copy_tensor) for _, child in containers.children(batch)]
         return containers.rebuild(batch, parts)
-    return _object_copy(batch, device)
+    return _object_copy(batch, device, copy_tensor)
 
 
-def _object_copy(batch: Any, device: torch.device | None) -> Any:
+def _object_copy(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
     """Copy an object that is no container: on its own device first, then moved by its ``to``.
 
     Only its class knows what else depends on the device; ``to`` may write to the object or return
@@ -190,27 +197,28 @@ def _object_copy(batch: Any, device: torch.device | None) -> Any:
     if objects.is_array(batch):
         return batch.copy()
     if objects.is_registered(batch):
-        return _registered_copy(batch, device)
+        return _registered_copy(batch, device, copy_tensor)
     inside = objects.contents(batch)
     if not inside.tensors:
         return _moved(batch.clone(), device) if objects.moves(batch) else batch
     parts = [leaf for _, leaf in inside.leaves if objects.is_part(leaf)]
     moves = _moves_itself(batch, parts, device)
     leaves = [
-        copied(leaf, None if moves else device) if objects.is_part(leaf) else leaf
+        copied(leaf, None if moves else device, copy_tensor) if objects.is_part(leaf) else leaf
         for _, leaf in inside.leaves
     ]
     fresh = objects.rebuilt(batch, inside, leaves)
     return _moved(fresh, device) if moves else fresh
 
 
-def _registered_copy(batch: Any, device: torch.device | None) -> Any:
+def _registered_copy(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
     parts = [child for _, child in containers.children(batch)]
     moves = _moves_itself(batch, parts, device)
     if objects.moves(batch):
         fresh = batch.clone()
     else:
-        fresh = containers.rebuild(batch, [copied(p, None if moves else device) for p in parts])
+        where = None if moves else device
+        fresh = containers.rebuild(batch, [copied(part, where, copy_tensor) for part in parts])
     return _moved(fresh, device) if moves else fresh
 
 
@@ -226,7 +234,9 @@ def _moved(batch: Any, device: torch.device | None) -> Any:
     return batch if moved is None else moved
 
 
-def _packed_copy(batch: PackedSequence, device: torch.device | None) -> PackedSequence:
+def _packed_copy(
+    batch: PackedSequence, device: torch.device | None, copy_tensor: CopyTensor
+) -> PackedSequence:
     """Copy a packed sequence; its lengths stay on the host, where torch needs them."""
-    parts = {name: copied(part, device) for name, part in batch._asdict().items()}
+    parts = {name: copied(part, device, copy_tensor) for name, part in batch._asdict().items()}
     return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})

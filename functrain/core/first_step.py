@@ -1,22 +1,25 @@
 """Guards that run once: of a state that no step made, and of what first steps show of user code.
 
 Found in the first steps of a program, and copied or put back from then on (in ``in_place_writes``,
-``module_attributes`` and ``global_generators``):
+``batch_lending``, ``module_attributes`` and ``global_generators``):
 
 * a forward or a loss that writes to parameters: in place, by ``.data =`` or by assignment; the same
   in evaluations, also of a function that evaluates instead of the loss;
 * one that keeps a parameter or a view of it: donated steps then write to copies;
+* one that writes to its batch or keeps a part of it: it gets a copy of each batch;
 * one that draws from ``random`` or NumPy: both are seeded from then on;
 * attributes that a forward fills; with a warning if the next forward reads what one left there;
 * parameters outside of the model on which the loss depends: with a warning.
 
-Found at each step: other buffers than before, new parameters, a loss without a gradient, gradients
-of another layout, ``backward()`` within the loss, ``torch.seed()``, NumPy imported in a step.
+Found at each step: writes to a batch, with a warning, since they changed the caller's; other
+buffers than before, new parameters, a loss without a gradient, gradients of another layout,
+``backward()`` within the loss, ``torch.seed()``, NumPy imported in a step.
 
 Not found, where it begins after the first steps: writes to parameters in place (the old state sees
-them), views that a loss keeps, what a forward leaves for the next one. First draws are found late,
-with a warning: they follow from no state until one step in 128 is watched. ``functrain.checked``
-looks at every step.
+them), writes to a batch through ``.data`` or NumPy (the caller's changes), parts of parameters or
+batches that a loss keeps, what a forward leaves for the next one. First draws are found late, with
+a warning: they follow from no state until one step in 128 is watched. ``functrain.checked`` looks
+at every step.
 """
 
 from __future__ import annotations

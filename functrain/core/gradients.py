@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from functrain.core.batch import Batch, copied
+from functrain.core.batch import Batch
 from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
@@ -40,7 +40,7 @@ class GradientInputs(NamedTuple):
     Attributes:
         params: all parameters; one that the forward gave other values by assignment is replaced.
         buffers: copies, to which the forward may write.
-        batch: a copy, too.
+        batch: the loss may write to it, too.
         scale: factor on the loss before the backward pass, or ``None``; gradients keep it.
     """
 
@@ -56,13 +56,12 @@ GradientFunction: TypeAlias = Callable[[GradientInputs], Gradients]
 
 
 def inputs_of(fixed: StaticParts, state: dict[str, Any], batch: Batch) -> GradientInputs:
-    """Return what the gradients of a batch in a state depend on; neither will be changed."""
+    """Return what the gradients of a batch in a state depend on; the state will not be changed."""
     params = state["params"]
     device = next(iter(params.values())).device
     # The forward writes into the buffers it is given (BatchNorm does so unseen by autograd).
     own = {path: buffer.clone() for path, buffer in state["buffers"].items()}
-    # A copy also has its own alignment in memory, on which the last bits depend.
-    return GradientInputs(fixed, params, own, copied(batch, device), scale_of(state), device)
+    return GradientInputs(fixed, params, own, batch, scale_of(state), device)
 
 
 def scale_of(state: dict[str, Any]) -> Tensor | None:

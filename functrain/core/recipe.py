@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, cast
 import attrs
 from torch import Tensor, nn
 
+from functrain.core.batch_lending import BatchLending
 from functrain.core.ema import EMA, Average
 from functrain.core.global_generators import Draws, GeneratorName
 from functrain.core.in_place_writes import InPlaceWrites
@@ -169,6 +170,7 @@ class StaticParts:
     Attributes:
         draws: the generators of Python and NumPy that steps were seen to draw from.
         evaluations: what was seen of evaluations.
+        lending: what the loss does with its batches.
     """
 
     recipe: Recipe
@@ -176,6 +178,7 @@ class StaticParts:
     trainable: list[str]
     draws: Draws = attrs.field(default=_DRAWS)
     evaluations: Evaluations = attrs.field(default=_EVALUATIONS)
+    lending: BatchLending = attrs.field(factory=BatchLending)
 
     @property
     def updated(self) -> list[str]:

@@ -225,10 +225,11 @@ def captured_gradients(
         loss_scale = None if own["scale"] is None else {"scale": own["scale"]}
         params = fixed.model.writes.owned(own["params"])
         state = {"params": params, "buffers": buffers, "loss_scale": loss_scale}
-        inputs = inputs_of(fixed, state, own["batch"])
+        batch = copied(own["batch"], next(iter(params.values())).device)
+        inputs = inputs_of(fixed, state, batch)
         with WriteRecorder(own["params"], fixed.model.writes):
             grads, params, after, loss_output, _ = by_recipe(by_autograd, fixed)(inputs)
-        weight = loss_output.weight_of(inputs.batch)
+        weight = loss_output.weight_of(batch)
         added = {
             path: total[path].addcmul(widened(grad), weight.to(total[path].dtype))
             for path, grad in grads.items()
