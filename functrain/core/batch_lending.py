@@ -8,6 +8,7 @@ a warning says so, and each batch is copied again.
 
 from __future__ import annotations
 
+import operator
 import weakref
 from typing import NamedTuple
 
@@ -24,14 +25,7 @@ _WATCHED = 3
 # The last bits of a result may depend on where in memory an input begins, and copies begin at
 # multiples of this, in bytes.
 _ALIGNMENT = 64
-
-
-class _Pair(NamedTuple):
-    """A tensor of the caller, and the copy of it or itself, as the loss gets it."""
-
-    original: Tensor
-    given: Tensor
-    version: int
+_VERSION, _REQUIRES_GRAD = map(operator.attrgetter, ("_version", "requires_grad"))
 
 
 @attrs.define(eq=False)
@@ -56,20 +50,23 @@ class BatchLending:
         return self
 
     def lend(self, batch: Batch, device: torch.device) -> LentBatch:
-        """Return a batch that the loss may get, to be :meth:`~LentBatch.settled` afterwards."""
+        """Return a batch as the loss may get it; call ``settle`` after the loss."""
+        originals: list[Tensor] = []
         if self.is_copied:
-            return LentBatch(self, copied(batch, device), [])
-        pairs: list[_Pair] = []
-        is_watched = self.steps <= _WATCHED
+            return LentBatch(self, copied(batch, device), originals, originals, [])
+        given: list[Tensor] = [] if self.steps <= _WATCHED else originals
 
         def lent(tensor: Tensor, where: torch.device | None) -> Tensor:
             if not _is_lendable(tensor, where):
                 return copied_tensor(tensor, where)
-            given = tensor.clone() if is_watched else tensor
-            pairs.append(_Pair(tensor, given, given._version))
-            return given
+            originals.append(tensor)
+            if given is not originals:
+                tensor = tensor.clone()
+                given.append(tensor)
+            return tensor
 
-        return LentBatch(self, copied(batch, device, lent), pairs)
+        own = copied(batch, device, lent)
+        return LentBatch(self, own, originals, given, list(map(_VERSION, given)))
 
 
 ALWAYS_COPIED = BatchLending(is_copied=True)
@@ -79,12 +76,16 @@ class LentBatch(NamedTuple):
     """A batch as the loss gets it.
 
     Attributes:
-        pairs: of the tensors that may be passed by reference, those that the loss got.
+        originals: the tensors of the caller that may be passed by reference.
+        given: what the loss got for each: a copy, or the tensor itself.
+        versions: of these, before the loss got them.
     """
 
     lending: BatchLending
     batch: Batch
-    pairs: list[_Pair]
+    originals: list[Tensor]
+    given: list[Tensor]
+    versions: list[int]
 
     def settle(self) -> None:
         """Remember whether the loss wrote to the batch, and warn if it was the caller's.
@@ -92,42 +93,39 @@ class LentBatch(NamedTuple):
         Warns:
             FunctrainWarning: a tensor of the caller was written to.
         """
-        lending = self.lending
-        if lending.steps <= _WATCHED:
-            lending.is_copied |= any(map(_is_written_copy, self.pairs))
-            storages = [pair.given.untyped_storage() for pair in self.pairs]
-            lending.copies += map(weakref.ref, storages)
-        elif written := [pair for pair in self.pairs if _is_written(pair)]:
-            lending.is_copied = True
-            for pair in written:
-                if pair.original.is_leaf:
-                    pair.original.requires_grad_(False)
-            warn(
-                f"{len(written)} tensors of a batch were written to during a step, after the first "
-                f"{_WATCHED} steps, in which the loss did not write to its batch. So they were "
-                "those of the caller, which now have other values; from now on, steps compute on "
-                "copies. Write to a copy in the loss, x = x.clone(), and to no batch in another "
-                "thread while a step computes on it",
-                FunctrainWarning,
-            )
+        lending, given = self.lending, self.given
+        is_written = list(map(_VERSION, given)) != self.versions or any(map(_REQUIRES_GRAD, given))
+        if given is not self.originals:
+            # Torch counts no writes through .data and .numpy().
+            pairs = zip(given, self.originals, strict=True)
+            is_written |= not all(one.is_meta or tree.equal(one, other) for one, other in pairs)
+            lending.copies += [weakref.ref(one.untyped_storage()) for one in given]
+        elif is_written:
+            _give_back(given)
+        lending.is_copied |= is_written
+
+
+def _give_back(written: list[Tensor]) -> None:
+    for tensor in written:
+        if tensor.is_leaf:
+            tensor.requires_grad_(False)
+    warn(
+        "a batch was written to during a step. The loss did not do so in the first "
+        f"{_WATCHED} steps, so the tensors were the caller's, and they have other values now; "
+        "from now on, steps compute on copies. Write to a copy in the loss, x = x.clone(), and to "
+        "no batch in another thread while a step computes on it",
+        FunctrainWarning,
+    )
 
 
 def _is_lendable(tensor: Tensor, device: torch.device | None) -> bool:
     """Return whether computing on a tensor gives the bytes that computing on its copy gives."""
-    if type(tensor) is not Tensor or tensor.device != device or tensor.requires_grad:
-        return False
-    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_inference():
-        return False
-    is_plain = tensor.is_contiguous() and not tensor.is_conj()
-    return is_plain and tensor.data_ptr() % _ALIGNMENT == 0
-
-
-def _is_written(pair: _Pair) -> bool:
-    given = pair.given
-    return given._version != pair.version or given.requires_grad
-
-
-def _is_written_copy(pair: _Pair) -> bool:
-    # Torch counts no writes through .data and .numpy().
-    same = pair.given.is_meta or tree.equal(pair.given, pair.original)
-    return _is_written(pair) or not same
+    return (
+        type(tensor) is Tensor
+        and tensor.layout is torch.strided
+        and tensor.device == device
+        and not (tensor.requires_grad or tensor.is_inference())
+        and not (tensor.is_nested or tensor.is_conj())
+        and tensor.is_contiguous()
+        and tensor.data_ptr() % _ALIGNMENT == 0
+    )
