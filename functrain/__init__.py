@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from functrain import testing as testing
     from functrain.checkpoint import Checkpoints, load, save
     from functrain.checkpoint.run_state import RunState
-    from functrain.core.batch import MicroBatches
+    from functrain.core.batch_splitting import MicroBatches
     from functrain.core.ema import EMA, SWA
     from functrain.core.loss import Loss
     from functrain.core.program import Program
@@ -123,7 +123,7 @@ _DEFINED_IN = {
     "Evaluation": "functrain.training.evaluation",
     "History": "functrain.training.history",
     "Loss": "functrain.core.loss",
-    "MicroBatches": "functrain.core.batch",
+    "MicroBatches": "functrain.core.batch_splitting",
     "Minutes": "functrain.training.durations",
     "Overfit": "functrain.training.early_stopping",
     "PredictedStop": "functrain.training.early_stopping",

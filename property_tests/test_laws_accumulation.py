@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from trying import tried
 
 import functrain as ft
-from functrain.core.batch import MicroBatches
+from functrain.core.batch_splitting import MicroBatches
 
 BOUNDS = {"rtol": 1e-6, "atol": 1e-9}
 

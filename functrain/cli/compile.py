@@ -14,7 +14,8 @@ import functrain as ft
 from functrain import config
 from functrain.cli import output
 from functrain.cli.train import set_torch_options
-from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch import Batch
+from functrain.core.batch_splitting import MicroBatches
 from functrain.errors import ConfigError
 from functrain.training.iteration import epoch_batches, source_of
 from functrain.training.limits import Limits

@@ -1,74 +1,28 @@
-"""The batch of a step, or its micro-batches: counted, and cut where the program asks for it.
+"""What a batch may be, and how many samples it has: what its class says, or all its tensors do.
 
 A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
-(strings, ``None``) in it. Its samples are counted in ``batch_sizes.py``, and it is cut in
-``batch_splitting.py``. The model gets a copy: models that write into their input, or pop keys from
-it, would change the caller's batch.
+(strings, ``None``) in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Iterator
+from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core import batch_splitting
-from functrain.core.batch_sizes import class_to_register, count, or_register, size, why_unknown
-from functrain.errors import BatchSizeError, ConfigurationError, UnsupportedError
-from functrain.tree import containers, objects
+from functrain.errors import BatchSizeError
+from functrain.tree import containers
+from functrain.tree.objects import is_array
 
 Batch = Any
+Path = tuple[Any, ...]
+Sizes = list[tuple[Path, int | None]]
 
-
-def _several(batches: Any) -> list[Batch]:
-    """Return several batches as a list; one batch would be cut into its rows or columns."""
-    one = isinstance(batches, Tensor | Mapping | str | MicroBatches)
-    listed = [] if one else list(batches)
-    one |= type(batches) is tuple and bool(listed) and all(isinstance(b, Tensor) for b in listed)
-    if one or any(isinstance(each, MicroBatches) for each in listed):
-        raise UnsupportedError(
-            "MicroBatches: expected a list of batches, each as the loss takes it, got "
-            f"{_named(batches)}. Cut a batch by functrain.data.split(batch, sizes)"
-        )
-    return listed
-
-
-def _named(batches: Any) -> str:
-    if isinstance(batches, Tensor):
-        return f"a tensor of shape {list(batches.shape)}"
-    if isinstance(batches, Mapping | str | MicroBatches):
-        return f"a {type(batches).__name__}"
-    if type(batches) is tuple:
-        return "a tuple of tensors, which may be one batch or several: give a list"
-    return "a list with MicroBatches in it"
-
-
-@attrs.frozen(eq=False)
-class MicroBatches:
-    """Several loader batches that make up one step.
-
-    ``train_step`` averages their gradients by weight, so that k micro-batches do what one big
-    batch would. ``fit`` builds these from the loader for a program with ``accumulate=k``.
-
-    Attributes:
-        batches: the loader batches, of equal or unequal size.
-
-    Raises:
-        UnsupportedError: it is one batch.
-
-    Example:
-        >>> import torch
-        >>> MicroBatches([torch.zeros(2, 3), torch.zeros(1, 3)])
-        MicroBatches(batches=[tensor([[0., 0., 0.],
-                [0., 0., 0.]]), tensor([[0., 0., 0.]])])
-    """
-
-    batches: list[Batch] = attrs.field(converter=_several)
-
+PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 # A number that depends on a size, and the way to do without it.
 Purpose = tuple[str, str]
@@ -82,161 +36,164 @@ DURATION: Purpose = (
 )
 
 
-class Split(NamedTuple):
-    """The micro-batches of one step.
+@functools.singledispatch
+def size(batch: Any) -> int | None:
+    """Return the number of samples in a batch, or ``None`` where it is not evident.
 
-    Attributes:
-        parts: micro-batches that have samples.
-        samples: samples in all of them.
-        consumed: loader batches they came from.
-        empty: of these, the ones without samples.
-    """
+    It is the weight of a batch in a mean over several, unless the loss returns one. Register a
+    function for a class whose batches do not tell it: ``@functrain.data.size.register(Graphs)``.
 
-    parts: list[Batch]
-    samples: int
-    consumed: int
-    empty: int
+    Args:
+        batch: any nesting of containers and objects.
 
-
-def split(batch: Batch, accumulate: int) -> Split:
-    """Cut a batch into at most ``accumulate`` micro-batches, without those that have no samples.
-
-    A batch is :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
-    batches (tuples, lists, dicts and their like); or one batch, which is cut along its samples (see
-    :func:`functrain.data.split`) into parts of nearly equal size.
+    Returns:
+        The result of a function registered for the class; or its attribute ``num_graphs`` or
+        ``batch_size``; or the leading size of all tensors and arrays with dimensions, if they
+        agree (a list as long as that is a list of samples: what is in it need not agree); or,
+        without any, the length of its lists of strings or numbers. A batch of plain values is one
+        sample. ``None`` where sizes disagree, or an object with tensors does not say its size.
 
     Example:
-        >>> import torch
-        >>> [len(part) for part in split(torch.zeros(7, 2), 3).parts]
-        [3, 2, 2]
+        >>> size({"text": ["a", "b"], "x": torch.zeros(2, 5)}), size(["a", "b", "c"])
+        (2, 3)
+        >>> size({"nodes": torch.zeros(7, 5), "edges": torch.zeros(2, 9)}) is None
+        True
     """
-    if isinstance(batch, MicroBatches):
-        given = batch.batches
-    elif accumulate > 1 and _is_list_of_batches(batch):
-        given = batch
-        if len(given) > accumulate:
-            raise ConfigurationError(
-                f"{len(given)} micro-batches were given to a step of a program with "
-                f"accumulate={accumulate}. Give at most that many, or wrap them to say that they "
-                "are one step: functrain.MicroBatches([...])."
-            )
-    elif samples := count(batch):
-        parts = [batch] if accumulate < 2 else batch_splitting.into(batch, accumulate)
-        return Split(parts, samples, 1, 0)
-    else:
-        return Split([], 0, 1, 1)
-    counts = [count(part) for part in given]
-    parts = [part for part, samples in zip(given, counts, strict=True) if samples]
-    return Split(parts, sum(counts), len(given), len(given) - len(parts))
+    found = {n for _, n in sizes(batch)}
+    return found.pop() if len(found) == 1 else None
 
 
-def require_sizes(batch: Batch) -> None:
-    """Refuse a batch of unknown size where a duration is counted in samples."""
-    for each in batch.batches if isinstance(batch, MicroBatches) else [batch]:
-        known_size(each, DURATION)
+_UNREGISTERED = size.dispatch(object)
 
 
-def _is_list_of_batches(batch: Batch) -> bool:
-    # A loader's own batch is often the list [inputs, targets]; its elements are tensors.
-    return isinstance(batch, list) and all(map(containers.is_container, batch))
+def count(batch: Any) -> int:
+    """Return the samples that the counters of a state count a batch as.
+
+    That is the size of its first part that has one, which costs less to find than :func:`size` and
+    also is there where sizes disagree. It is 0 only where there are no samples in any part, and 1
+    for what has no size at all.
+    """
+    for _, n in sizes_of_parts(batch):
+        if n:
+            return n
+    if (known := size(batch)) is not None:
+        return known
+    return next((len(one) for one in containers.tensors(batch) if one.ndim and len(one)), 1)
 
 
 def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
     """Return the size of a batch for a number that depends on it."""
     found = size(batch)
     if found is None:
+        from functrain.diagnosis.batches import or_register, why_unknown
+
         what, remedy = purpose
-        register = or_register("its size", "size", class_to_register(batch))
         raise BatchSizeError(
             f"{what}, and the number in this batch is unknown: {why_unknown(batch)}. "
-            f"{remedy}{register}."
+            f"{remedy}{or_register('its size', 'size', batch)}."
         )
     return found
 
 
-def copied_tensor(tensor: Tensor, device: torch.device | None) -> Tensor:
-    """Return a copy on ``device``; host copies from pinned memory do not block."""
-    if device is None or tensor.device == device:
-        return tensor.clone()
-    return tensor.to(device, non_blocking=tensor.is_pinned())
+def sizes(batch: Any) -> Sizes:
+    """Return the sizes that must agree, by path; ``None`` of an object that does not tell."""
+    found = list(sizes_of_parts(batch)) or list(_lengths_of_columns(batch))
+    if type(batch) is list and _are_samples(batch):
+        found.append(((), len(batch)))
+    return found or _size_of_plain(batch)
 
 
-CopyTensor = Callable[[Tensor, torch.device | None], Tensor]
+def sizes_of_parts(value: Any, path: Path = ()) -> Iterator[tuple[Path, int | None]]:
+    """Yield the sizes of tensors, arrays and objects by path, those within lists last."""
+    own = _own_size(value)
+    if own is not None:
+        yield path, own
+    elif type(value) in (dict, list, tuple):
+        yield from _sizes_of_children(value, path)
+    elif not isinstance(value, (Tensor, *PLAIN)) and containers.is_container(value):
+        said, is_structure = declared(value), containers.is_structure(value)
+        if said is None and is_structure:
+            yield from _sizes_of_children(value, path)
+            return
+        yield path, said
+        if is_structure:  # all there is may contradict an attribute of old
+            inside = {n for _, n in _sizes_of_children(value, path)}
+            yield from [(path, n) for n in inside if len(inside) == 1]
 
 
-def copied(batch: Any, device: torch.device | None, copy_tensor: CopyTensor = copied_tensor) -> Any:
-    """Return a copy of a batch whose tensors are on ``device``.
+def _sizes_of_children(value: Any, path: Path) -> Iterator[tuple[Path, int | None]]:
+    lists, found = [], set()
+    if _is_column(value):
+        return
+    for key, child in containers.children(value):
+        if type(child) in (list, tuple):
+            lists.append(((*path, key), child))
+            continue
+        for one in sizes_of_parts(child, (*path, key)):
+            found.add(one[1])
+            yield one
+    for place, each in lists:
+        if found != {len(each)}:  # otherwise they are samples, which need not agree
+            yield from sizes_of_parts(each, place)
 
-    ``None`` leaves each tensor where it is. Containers, tensors and arrays are new, and objects
-    where there are tensors in them; other leaves are kept.
+
+def _own_size(value: Any) -> int | None:
+    if isinstance(value, Tensor):
+        return value.size(0) if value.ndim else None
+    if is_array(value):
+        return len(value) if value.ndim else None
+    if isinstance(value, PackedSequence):
+        return int(value.batch_sizes[0])
+    return None if size.dispatch(type(value)) is _UNREGISTERED else size(value)
+
+
+def declared(value: Any) -> int | None:
+    """Return the size that an object of another package says it has.
+
+    ``num_graphs`` is that of PyTorch Geometric, ``batch_size`` that of TensorDict, samplers of
+    graphs and many others.
     """
-    if isinstance(batch, Tensor):
-        return copy_tensor(batch, device)
-    kind = type(batch)
-    if kind is dict:
-        return {key: copied(child, device, copy_tensor) for key, child in batch.items()}
-    if kind is tuple or kind is list:
-        return kind([copied(child, device, copy_tensor) for child in batch])
-    if kind is str or batch is None:
-        return batch
-    if isinstance(batch, PackedSequence):
-        return _packed_copy(batch, device, copy_tensor)
-    if containers.is_structure(batch) and not objects.is_registered(batch):
-        parts = [copied(child, device, copy_tensor) for _, child in containers.children(batch)]
-        return containers.rebuild(batch, parts)
-    return _object_copy(batch, device, copy_tensor)
+    for name in ("num_graphs", "batch_size"):
+        found = attribute(value, name)
+        if isinstance(found, torch.Size) and found:
+            return found[0]
+        if isinstance(found, int) and not isinstance(found, bool):
+            return found
+    return None
 
 
-def _object_copy(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
-    """Copy an object that is no container: on its own device first, then moved by its ``to``.
-
-    Only its class knows what else depends on the device; ``to`` may write to the object or return
-    another. ``clone`` is trusted where torch's pytree knows the class, as it knows TensorDict, or
-    where nothing can be seen of the contents.
-    """
-    if objects.is_array(batch):
-        return batch.copy()
-    if objects.is_registered(batch):
-        return _registered_copy(batch, device, copy_tensor)
-    inside = objects.contents(batch)
-    if not inside.tensors:
-        return _moved(batch.clone(), device) if objects.moves(batch) else batch
-    parts = [leaf for _, leaf in inside.leaves if objects.is_part(leaf)]
-    moves = _moves_itself(batch, parts, device)
-    leaves = [
-        copied(leaf, None if moves else device, copy_tensor) if objects.is_part(leaf) else leaf
-        for _, leaf in inside.leaves
-    ]
-    fresh = objects.rebuilt(batch, inside, leaves)
-    return _moved(fresh, device) if moves else fresh
+def attribute(value: Any, name: str) -> Any:
+    """Return an attribute of an object, or ``None``: some dicts' attributes are their items."""
+    try:
+        return getattr(value, name)
+    except (AttributeError, KeyError, ValueError):
+        return None
 
 
-def _registered_copy(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
-    parts = [child for _, child in containers.children(batch)]
-    moves = _moves_itself(batch, parts, device)
-    if objects.moves(batch):
-        fresh = batch.clone()
-    else:
-        where = None if moves else device
-        fresh = containers.rebuild(batch, [copied(part, where, copy_tensor) for part in parts])
-    return _moved(fresh, device) if moves else fresh
+def _is_column(value: Any) -> bool:
+    """Return whether this is one list of plain values, one a sample (texts, names, file paths)."""
+    is_list = type(value) in (list, tuple) and bool(value)
+    return is_list and all(isinstance(each, (str, bytes, int, float)) for each in value)
 
 
-def _moves_itself(batch: Any, parts: list[Any], device: torch.device | None) -> bool:
-    """Return whether an object has to move, and has a method to do so."""
-    if device is None or not callable(getattr(type(batch), "to", None)):
-        return False
-    return any(tensor.device != device for part in parts for tensor in containers.tensors(part))
+def _lengths_of_columns(value: Any, path: Path = ()) -> Iterator[tuple[Path, int]]:
+    if _is_column(value):
+        yield path, len(value)
+    elif not isinstance(value, PLAIN) and containers.is_structure(value):
+        for key, part in containers.children(value):
+            yield from _lengths_of_columns(part, (*path, key))
 
 
-def _moved(batch: Any, device: torch.device | None) -> Any:
-    moved = batch if device is None else batch.to(device)
-    return batch if moved is None else moved
+def _are_samples(batch: list[Any]) -> bool:
+    """Return whether a list may be samples that nobody collated: containers of one class."""
+    kinds = {type(each) for each in batch}
+    return len(kinds) == 1 and list not in kinds and containers.is_container(batch[0])
 
 
-def _packed_copy(
-    batch: PackedSequence, device: torch.device | None, copy_tensor: CopyTensor
-) -> PackedSequence:
-    """Copy a packed sequence; its lengths stay on the host, where torch needs them."""
-    parts = {name: copied(part, device, copy_tensor) for name, part in batch._asdict().items()}
-    return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})
+def _size_of_plain(batch: Any) -> Sizes:
+    """Nothing has no samples, plain values are one; of what cannot be seen nothing is known."""
+    if containers.is_structure(batch):
+        parts = [part for _, part in containers.children(batch)]
+        return [((), min(len(parts), 1))] if all(map(_size_of_plain, parts)) else []
+    is_plain = isinstance(batch, (Tensor, *PLAIN)) or type(batch).__module__ == "numpy"
+    return [((), 1)] if is_plain else []

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.batch import Batch, copied, copied_tensor
+from functrain.core.batch import Batch
+from functrain.core.batch_copies import copied, copied_tensor
 from functrain.errors import FunctrainWarning
 from functrain.errors.base import warn
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import attrs
 
-from functrain.core import batch_splitting
-from functrain.core.batch import Batch, MicroBatches
-from functrain.core.batch_sizes import count, size
+from functrain.core.batch import Batch, count, size
+from functrain.core.batch_splitting import MicroBatches, into, part_sizes
 from functrain.errors import ConfigurationError
 from functrain.errors.validators import integer
 
@@ -129,8 +128,8 @@ def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -
     samples = count(batch)
     parts, sizes = [batch][:samples], [samples][:samples]
     if sharing.parts > 1 and samples:
-        parts = batch_splitting.into(batch, sharing.parts)
-        sizes = batch_splitting.part_sizes(size(batch) or samples, sharing.parts)
+        parts = into(batch, sharing.parts)
+        sizes = part_sizes(size(batch) or samples, sharing.parts)
     bounds = sharing.bounds(len(parts), place)
     held = range(bounds[sharing.rank], bounds[sharing.rank + 1])
     own = {number: parts[number] for number in held}

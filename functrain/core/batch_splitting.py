@@ -1,27 +1,121 @@
-"""How a batch is cut into micro-batches."""
+"""How a batch is cut into micro-batches, and which batches make up one step."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.core.batch_sizes import (
-    all_votes,
+from functrain.core.batch import (
+    DURATION,
+    Batch,
     attribute,
-    class_to_register,
+    count,
     declared,
-    or_register,
+    known_size,
     size,
-    why_unknown,
+    sizes_of_parts,
 )
-from functrain.errors import UnsupportedError
-from functrain.tree import containers, objects
+from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.tree import containers
+from functrain.tree.objects import is_array, is_registered
+
+
+def _several(batches: Any) -> list[Batch]:
+    """Return several batches as a list; one batch would be cut into its rows or columns."""
+    one = isinstance(batches, Tensor | Mapping | str | MicroBatches)
+    listed = [] if one else list(batches)
+    are_columns = type(batches) is tuple and all(isinstance(each, Tensor) for each in listed)
+    if one or (listed and are_columns) or any(isinstance(each, MicroBatches) for each in listed):
+        from functrain.diagnosis.batches import described
+
+        raise UnsupportedError(
+            "MicroBatches: expected a list of batches, each as the loss takes it, got "
+            f"{described(batches)}. Cut a batch by functrain.data.split(batch, sizes)"
+        )
+    return listed
+
+
+@attrs.frozen(eq=False)
+class MicroBatches:
+    """Several loader batches that make up one step.
+
+    ``train_step`` averages their gradients by weight, so that k micro-batches do what one big
+    batch would. ``fit`` builds these from the loader for a program with ``accumulate=k``.
+
+    Attributes:
+        batches: the loader batches, of equal or unequal size.
+
+    Raises:
+        UnsupportedError: it is one batch.
+
+    Example:
+        >>> import torch
+        >>> MicroBatches([torch.zeros(2, 3), torch.zeros(1, 3)])
+        MicroBatches(batches=[tensor([[0., 0., 0.],
+                [0., 0., 0.]]), tensor([[0., 0., 0.]])])
+    """
+
+    batches: list[Batch] = attrs.field(converter=_several)
+
+
+class Split(NamedTuple):
+    """The micro-batches of one step.
+
+    Attributes:
+        parts: micro-batches that have samples.
+        samples: samples in all of them.
+        consumed: loader batches they came from.
+        empty: of these, the ones without samples.
+    """
+
+    parts: list[Batch]
+    samples: int
+    consumed: int
+    empty: int
+
+
+def split_step(batch: Batch, accumulate: int) -> Split:
+    """Cut a batch into at most ``accumulate`` micro-batches, without those that have no samples.
+
+    A batch is :class:`MicroBatches`; or, with ``accumulate`` above 1, a list of up to that many
+    batches (tuples, lists, dicts and their like); or one batch, which :func:`into` cuts.
+
+    Example:
+        >>> import torch
+        >>> [len(part) for part in split_step(torch.zeros(7, 2), 3).parts]
+        [3, 2, 2]
+    """
+    if isinstance(batch, MicroBatches):
+        given = batch.batches
+    # A loader's own batch is often the list [inputs, targets]; its elements are tensors.
+    elif accumulate > 1 and isinstance(batch, list) and all(map(containers.is_container, batch)):
+        given = batch
+        if len(given) > accumulate:
+            raise ConfigurationError(
+                f"{len(given)} micro-batches were given to a step of a program with "
+                f"accumulate={accumulate}. Give at most that many, or wrap them to say that they "
+                "are one step: functrain.MicroBatches([...])."
+            )
+    elif samples := count(batch):
+        return Split([batch] if accumulate < 2 else into(batch, accumulate), samples, 1, 0)
+    else:
+        return Split([], 0, 1, 1)
+    counts = [count(part) for part in given]
+    parts = [part for part, samples in zip(given, counts, strict=True) if samples]
+    return Split(parts, sum(counts), len(given), len(given) - len(parts))
+
+
+def require_sizes(batch: Batch) -> None:
+    """Refuse a batch of unknown size where a duration is counted in samples."""
+    for each in batch.batches if isinstance(batch, MicroBatches) else [batch]:
+        known_size(each, DURATION)
 
 
 @functools.singledispatch
@@ -48,26 +142,41 @@ def split(batch: Any, sizes: Sequence[int]) -> list[Any]:
         >>> split({"x": torch.arange(3), "name": ["a", "b", "c"]}, [2, 1])
         [{'x': tensor([0, 1]), 'name': ['a', 'b']}, {'x': tensor([2]), 'name': ['c']}]
     """
-    return _parts(batch, sizes)
-
-
-_BY_PARTS = split.dispatch(object)
+    if isinstance(batch, PackedSequence):
+        raise UnsupportedError(
+            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
+            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
+            "lengths, and pack them in the loss."
+        )
+    if _has_rows(batch, sum(sizes)):
+        return _slices(batch, sizes)
+    if isinstance(batch, Tensor) or is_array(batch) or not containers.is_container(batch):
+        return [batch] * len(sizes)
+    if callable(getattr(type(batch), "to_data_list", None)):  # of PyTorch Geometric
+        # The class of a batch is made for its graphs; the one to make a batch with is its base.
+        bases: list[Any] = [one for one in type(batch).__mro__ if "from_data_list" in vars(one)]
+        return [bases[0].from_data_list(part) for part in _slices(batch.to_data_list(), sizes)]
+    if type(batch) not in (dict, list, tuple):
+        known = containers.is_structure(batch) and not is_registered(batch)
+        if not known or declared(batch) is not None:
+            raise _not_cut(f"nothing says how a {type(batch).__qualname__} is cut", batch)
+    cut = [split(child, sizes) for _, child in containers.children(batch)]
+    return [containers.rebuild(batch, list(parts)) for parts in zip(*cut, strict=True)]
 
 
 def into(batch: Any, parts: int) -> list[Any]:
     """Cut a batch into micro-batches of nearly equal size, of one sample or more each."""
     total = size(batch)
     if total is None:
-        raise _not_cut(why_unknown(batch), class_to_register(batch))
+        from functrain.diagnosis.batches import why_unknown
+
+        raise _not_cut(why_unknown(batch), batch)
     wanted = part_sizes(total, parts)
     if len(wanted) == 1:
         return [batch]
     found = split(batch, wanted)
     if len(found) != len(wanted):
-        raise _not_cut(
-            f"{len(found)} parts were returned for sizes={wanted}",
-            class_to_register(batch),
-        )
+        raise _not_cut(f"{len(found)} parts were returned for sizes={wanted}", batch)
     return found
 
 
@@ -82,45 +191,15 @@ def part_sizes(total: int, parts: int) -> list[int]:
     return [base + (part < extra) for part in range(min(parts, total))]
 
 
-def _parts(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    """Return the parts of a batch, or of a part of it."""
-    if type(batch) is not Tensor and split.dispatch(type(batch)) is not _BY_PARTS:
-        return split(batch, wanted)
-    if isinstance(batch, Tensor) or objects.is_array(batch):
-        return _slices(batch, wanted) if batch.ndim else [batch] * len(wanted)
-    if isinstance(batch, PackedSequence):
-        raise UnsupportedError(
-            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
-            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
-            "lengths, and pack them in the loss."
-        )
-    if _is_list_of_samples(batch, sum(wanted)):
-        return _slices(batch, wanted)
-    if type(batch) in (tuple, list, dict) or not containers.is_container(batch):
-        return _filled(batch, wanted)
-    return _of_object(batch, wanted)
-
-
-def _of_object(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    if isinstance(attribute(batch, "batch_size"), torch.Size):  # a TensorDict or tensorclass
-        return _slices(batch, wanted)
-    if _has_graphs(batch):
-        return _of_graphs(batch, wanted)
-    known = containers.is_structure(batch) and not objects.is_registered(batch)
-    if not known or declared(batch) is not None:
-        kind = type(batch)
-        raise _not_cut(f"nothing says how a {kind.__qualname__} is cut", kind)
-    return _filled(batch, wanted)
-
-
-def _filled(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    """Containers like ``batch`` with the parts of its children; a leaf is in each."""
-    if not containers.is_container(batch):
-        return [batch] * len(wanted)
-    cut = [_parts(child, wanted) for _, child in containers.children(batch)]
-    return [
-        containers.rebuild(batch, [child[index] for child in cut]) for index in range(len(wanted))
-    ]
+def _has_rows(batch: Any, total: int) -> bool:
+    """Return whether a batch is cut by slices: a tensor, a TensorDict, or a list of samples."""
+    if isinstance(batch, Tensor) or is_array(batch):
+        return bool(batch.ndim)
+    if isinstance(attribute(batch, "batch_size"), torch.Size):  # of a TensorDict or tensorclass
+        return True
+    if type(batch) not in (list, tuple) or len(batch) != total:
+        return False
+    return {n for _, n in sizes_of_parts(batch)} != {total}  # otherwise it is a list of fields
 
 
 def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
@@ -133,28 +212,11 @@ def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
     return [batch[start:stop] for start, stop in bounds]
 
 
-def _not_cut(reason: str, kind: type | None = None) -> UnsupportedError:
+def _not_cut(reason: str, batch: Any = None) -> UnsupportedError:
+    from functrain.diagnosis.batches import or_register
+
     return UnsupportedError(
         f"this batch cannot be cut into micro-batches: {reason}. Give the step the micro-batches, "
         "functrain.MicroBatches([...]), as fit does"
-        f"{or_register('how it is cut', 'split', kind)}."
+        f"{or_register('how it is cut', 'split', batch)}."
     )
-
-
-def _is_list_of_samples(batch: Any, total: int) -> bool:
-    """Whether a list in a batch is one of samples rather than one of fields."""
-    if type(batch) not in (list, tuple) or len(batch) != total:
-        return False
-    return {n for _, n in all_votes(batch)} != {total}
-
-
-def _has_graphs(batch: Any) -> bool:
-    """Whether this is a batch of PyTorch Geometric."""
-    methods = ("to_data_list", "from_data_list")
-    return all(callable(getattr(type(batch), name, None)) for name in methods)
-
-
-def _of_graphs(batch: Any, wanted: Sequence[int]) -> list[Any]:
-    # The class of a batch is made for its graphs; the one to make a batch with is its base.
-    bases: list[Any] = [base for base in type(batch).__mro__ if "from_data_list" in vars(base)]
-    return [bases[0].from_data_list(part) for part in _slices(batch.to_data_list(), wanted)]

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from functrain.core import precision
-from functrain.core.batch import Batch, MicroBatches, copied
+from functrain.core.batch import Batch
+from functrain.core.batch_copies import copied
+from functrain.core.batch_splitting import MicroBatches
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from functrain.core import first_step, learning_rate, nonfinite, step
-from functrain.core.batch import Batch, split
+from functrain.core.batch import Batch
+from functrain.core.batch_splitting import split_step
 from functrain.core.initial_state import Patterns, Rename, initial_state
 from functrain.core.loss import Metrics, reported, unmeasured
 from functrain.core.recipe import StaticParts
@@ -194,7 +195,7 @@ class Program(StateReader):
             CompilationError: the compiler failed.
         """
         first_step.require_state(state, batch)
-        parts = split(batch, self.recipe.accumulate).parts
+        parts = split_step(batch, self.recipe.accumulate).parts
         if parts and isinstance(self.device_step, step.Warmable):
             number = state.counters.step
             lr = learning_rate.rate(self.schedules, state.scheduler, number)
@@ -203,7 +204,7 @@ class Program(StateReader):
     def split(self, state: TrainState, batch: Batch) -> tuple[Any, Any]:
         """Return the numbers of a step's batch, and its parts as the device step takes them."""
         if self.sharded is None:
-            given = split(batch, self.recipe.accumulate)
+            given = split_step(batch, self.recipe.accumulate)
             return given, given.parts
         self.sharded.refuse_unplaced(state)
         shared = self.sharded.shared(batch, self.recipe.accumulate)

@@ -17,7 +17,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.batch import Split
+from functrain.core.batch_splitting import Split
 from functrain.core.rng import Rng
 from functrain.errors import DonatedStateError, EmptyBatchWarning, StateAssignmentError
 from functrain.errors.base import warn

@@ -5,7 +5,7 @@ Begin with ``batches.py``; ``source.py`` adapts every other kind of data.
 
 from typing import TYPE_CHECKING, NoReturn
 
-from functrain.core.batch_sizes import size
+from functrain.core.batch import size
 from functrain.core.batch_splitting import split
 from functrain.data.batches import Batches
 from functrain.data.mixed_samples import mixed_samples

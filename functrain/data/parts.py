@@ -17,9 +17,8 @@ import attrs
 from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
-from functrain.core.batch import Batch
+from functrain.core.batch import Batch, count
 from functrain.core.batch_parts import DIGESTS, BatchParts, Place, Sharing, cut, joined
-from functrain.core.batch_sizes import count
 from functrain.core.batch_splitting import part_sizes
 from functrain.data.batches import Batches
 from functrain.data.description import fingerprint

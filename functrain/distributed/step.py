@@ -9,8 +9,9 @@ from typing import Any
 import attrs
 
 from functrain.core import step
-from functrain.core.batch import Batch, MicroBatches, split
+from functrain.core.batch import Batch
 from functrain.core.batch_parts import BatchParts, Sharing, shared
+from functrain.core.batch_splitting import MicroBatches, split_step
 from functrain.core.ema import Average
 from functrain.core.gradients import Gradients
 from functrain.core.optimizer import Optimizer
@@ -68,14 +69,14 @@ class ShardedStep:
                 )
 
     def shared(self, batch: Batch, accumulate: int) -> BatchParts:
-        """Return this rank's parts of a step's batch; see :func:`functrain.core.batch.split`."""
+        """Return this rank's parts of a step's batch; see :func:`.split_step`."""
         with self.gradients.world.failing_together():
             if isinstance(batch, BatchParts):
                 return shared(batch, self.sharing)
             digest = digest_of(batch) if self.sharing.ranks > 1 else 0
             if isinstance(batch, MicroBatches) or accumulate < 2:
                 return attrs.evolve(shared(batch, self.sharing), digest=digest)
-            given = split(batch, accumulate)
+            given = split_step(batch, accumulate)
             found = shared(MicroBatches(given.parts), self.sharing)
             consumed, empty = given.consumed, given.empty
             return attrs.evolve(found, consumed=consumed, empty=empty, digest=digest)

@@ -10,8 +10,7 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.core import batch_sizes
-from functrain.core.batch import Batch
+from functrain.core.batch import Batch, size
 from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, FinderError
@@ -156,11 +155,13 @@ def _wait(device: torch.device) -> None:
 
 def _repeating(batch: Batch) -> Callable[[int], Batch]:
     """Return a function that makes batches of any size from the samples of one."""
-    samples = batch_sizes.size(batch)
+    samples = size(batch)
     if samples is None:
+        from functrain.diagnosis.batches import why_unknown
+
         raise ConfigurationError(
             "find_batch_size repeats the samples of a batch, and it is not evident which they are: "
-            f"{batch_sizes.why_unknown(batch)}. {_FUNCTION}"
+            f"{why_unknown(batch)}. {_FUNCTION}"
         )
     if not samples:
         raise ConfigurationError("find_batch_size was given a batch without samples")

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.core.batch import MicroBatches
+from functrain.core.batch_splitting import MicroBatches
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
 from functrain.training import events

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, TypeVar
 import attrs
 import torch
 
-from functrain.core.batch import Batch, copied, split
+from functrain.core.batch import Batch
+from functrain.core.batch_copies import copied
+from functrain.core.batch_splitting import split_step
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.global_generators import Draws
 from functrain.core.loss import LossOutput, Metrics, computed
@@ -140,7 +142,7 @@ class OwnProgram:
             ImpurityError: the step wrote to the state.
         """
         self.require(state, batch)
-        given = split(batch, 1)
+        given = split_step(batch, 1)
         counters, device = state.counters, state.device
         if not given.samples:
             return without_samples(state, given), NamedDict({})

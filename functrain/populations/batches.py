@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from functrain.core.batch import MicroBatches, Split, split
+from functrain.core.batch_splitting import MicroBatches, Split, split_step
 from functrain.errors import ConfigurationError
 from functrain.populations.members import combined, rows
 from functrain.transforms.graph.inputs import flatten
@@ -22,13 +22,13 @@ def parts(batch: Any, accumulate: int, members: int, batches: Batches) -> Split:
     one member.
     """
     if batches == "shared":
-        return split(batch, accumulate)
+        return split_step(batch, accumulate)
     given = batch.batches if isinstance(batch, MicroBatches) else [batch]
     for one in given:
         _require_axis(one, members)
     if accumulate < 2 and len(given) == 1:
-        return split(rows(given[0], 0), 1)._replace(parts=given)
-    each = [split(view(batch, member), accumulate) for member in range(members)]
+        return split_step(rows(given[0], 0), 1)._replace(parts=given)
+    each = [split_step(view(batch, member), accumulate) for member in range(members)]
     columns = zip(*[found.parts for found in each], strict=True)
     together = [combined(lambda *own: torch.stack(own), *column) for column in columns]
     return each[0]._replace(parts=together)

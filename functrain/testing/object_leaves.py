@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core.state import TrainState
-from functrain.tree.objects import in_slots, is_array, slots_of
+from functrain.tree.objects import attributes, is_array
 
 _DEEPEST = 12
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -80,7 +80,7 @@ def _is_leaf(value: Any) -> bool:
 def _has_children(value: Any) -> bool:
     containers = (Mapping, list, tuple, deque)
     known = isinstance(value, containers) or attrs.has(type(value)) or hasattr(value, "__dict__")
-    return known or bool(slots_of(value))
+    return known or bool(attributes(value))
 
 
 def _children(value: Any) -> list[tuple[str, Any]]:
@@ -92,8 +92,7 @@ def _children(value: Any) -> list[tuple[str, Any]]:
         return [(f".{name}", getattr(value, name)) for name in value._fields]
     if isinstance(value, list | tuple | deque):
         return [(f"[{index}]", child) for index, child in enumerate(value)]
-    own = dict(vars(value)) if hasattr(value, "__dict__") else {}
-    own |= in_slots(value)
+    own = attributes(value)
     if isinstance(value, TrainState):  # who has its tensors is no value of a state
         own.pop("_loan")
     if attrs.has(type(value)):

@@ -10,7 +10,7 @@ import attrs
 from torch.utils.data import DataLoader, default_collate
 
 from functrain.checkpoint.run_state import LoopState, RunState
-from functrain.core.batch_sizes import count
+from functrain.core.batch import count
 from functrain.core.protocol import AnyState, State
 from functrain.core.rng import checked_seed
 from functrain.core.state import Counters, with_fields

@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import attrs
 import torch
 
-from functrain.core.batch import Batch, known_size
-from functrain.core.batch_sizes import count, size
+from functrain.core.batch import Batch, count, known_size, size
 from functrain.core.loss import LossFunction
 from functrain.core.protocol import AnyProgram, AnyState
 from functrain.data import Source, as_source

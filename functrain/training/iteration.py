@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
-from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch import Batch
 from functrain.core.batch_parts import Sharing
+from functrain.core.batch_splitting import MicroBatches
 from functrain.core.loss import Metrics
 from functrain.core.protocol import AnyProgram, AnyState, State, require_program
 from functrain.core.state import Counters, with_fields

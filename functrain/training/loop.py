@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from functrain import metrics
-from functrain.core.batch import Batch, require_sizes
+from functrain.core.batch import Batch
+from functrain.core.batch_splitting import require_sizes
 from functrain.core.schedule import Mode
 from functrain.core.state import is_averaged, lend, with_fields
 from functrain.errors import NonFiniteError, NonFiniteWarning

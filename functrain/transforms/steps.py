@@ -10,7 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.core.batch import Batch, MicroBatches
+from functrain.core.batch import Batch
+from functrain.core.batch_splitting import MicroBatches
 from functrain.core.first_step import require_state
 from functrain.core.loss import Metrics
 from functrain.core.program import Program

@@ -2,7 +2,7 @@
 
 A state is made of plain containers. Batches are not: tokenizers return mappings that are not dicts,
 graphs are objects with tensors in their attributes, users write dataclasses and dicts with
-attributes. Each is rebuilt as its own class.
+attributes. Each is rebuilt as its own class, by what torch's pytree knows of it or ``copy.copy``.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ import dataclasses
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
-import attrs
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from functrain.tree import nodes, objects
+from functrain.errors import UnsupportedError
+from functrain.tree import nodes
+from functrain.tree.objects import attributes, is_array, is_registered
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def is_container(value: Any) -> bool:
     """Return whether a part of a batch has children (possibly none) rather than being a leaf.
+
+    An object of any class is a container if there are tensors or arrays in its attributes.
 
     Example:
         >>> from collections import UserDict
         >>> is_container(UserDict(x=1)), is_container("text")
         (True, False)
     """
-    return is_structure(value) or objects.holds_tensors(value)
+    return is_structure(value) or (not _is_data(value) and _holds_data(value, set()))
 
 
 def is_structure(value: Any) -> bool:
     """Return whether the class of a value is a container, independently of its contents."""
-    return (
-        nodes.is_node(value)
-        or isinstance(value, Mapping)
-        or _is_record(value)
-        or objects.is_registered(value)
-    )
+    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    known = nodes.is_node(value) or isinstance(value, Mapping)
+    return known or is_record or is_registered(value)
 
 
 def children(container: Any) -> list[tuple[Any, Any]]:
     """Return the keyed children of a container, in order.
 
-    The children of a dataclass or attrs instance are its fields and other attributes. A class known
-    to torch's pytree has the children it flattens to, and any other object all leaves in it.
+    A class known to torch's pytree has the children it flattens to. Those of any other object, a
+    dataclass or attrs instance too, are its attributes.
     """
     if type(container) is dict or isinstance(container, (list, tuple)):
         return nodes.children(container)
-    if objects.is_registered(container):
+    if is_registered(container):
         return list(enumerate(_flattened(container)[0]))
     if isinstance(container, Mapping):
-        return [*container.items(), *_outside_items(container)]
-    if is_structure(container):
-        return [(name, getattr(container, name)) for name in _fields(container)]
-    return list(objects.contents(container).leaves)
+        return [*container.items(), *_beside_items(container)]
+    return list(attributes(container).items())
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -68,8 +68,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 def constants(container: Any) -> Any:
     """Return the pytree context of a container that torch's pytree knows; ``None`` of any other."""
-    plain = isinstance(container, (dict, list, tuple))
-    return None if plain or not objects.is_registered(container) else _flattened(container)[1]
+    return _flattened(container)[1] if is_registered(container) else None
 
 
 def rebuild(container: Any, values: list[Any]) -> Any:
@@ -82,37 +81,36 @@ def rebuild(container: Any, values: list[Any]) -> Any:
     """
     if type(container) is dict:
         return dict(zip(container, values, strict=True))
-    if objects.is_registered(container):
-        node = pytree.SUPPORTED_NODES[type(container)]
-        return node.unflatten_fn(values, _flattened(container)[1])
-    if isinstance(container, MutableMapping):
-        return _mapping(container, values)
-    if isinstance(container, Mapping):
-        return type(container)(dict(zip(container, values, strict=False)))  # type: ignore[call-arg]
+    if is_registered(container):
+        unflatten = pytree.SUPPORTED_NODES[type(container)].unflatten_fn
+        return unflatten(values, _flattened(container)[1])
     if isinstance(container, (list, tuple)):
         return nodes.rebuild(container, values)
-    if not is_structure(container):
-        return objects.rebuilt(container, objects.contents(container), values)
-    fresh = copy.copy(container)
-    for name, value in zip(_fields(container), values, strict=True):
+    if isinstance(container, Mapping):
+        return _mapping(container, values)
+    fresh = _copy(container)
+    for name, value in zip(attributes(container), values, strict=True):
         object.__setattr__(fresh, name, value)  # also works for a frozen class
     return fresh
 
 
-def _mapping(container: MutableMapping[Any, Any], values: list[Any]) -> Any:
+def _mapping(container: Mapping[Any, Any], values: list[Any]) -> Any:
     """Return a copy with other items; attributes that are items under another view follow them."""
-    fresh = copy.copy(container)
+    if not isinstance(container, MutableMapping):
+        made: Any = type(container)
+        return made(dict(zip(container, values, strict=False)))
+    fresh = _copy(container)
     old = [child for _, child in children(container)]
     following = {id(one): other for one, other in zip(old, values, strict=True)}
     for key, value in zip(container, values, strict=False):  # attributes are last
         fresh[key] = value
-    attributes = getattr(fresh, "__dict__", {})
-    for name, value in attributes.items():
-        attributes[name] = following.get(id(value), value)
+    own = getattr(fresh, "__dict__", {})
+    for name, value in own.items():
+        own[name] = following.get(id(value), value)
     return fresh
 
 
-def _outside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+def _beside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     """Return the tensors in the attributes of a mapping that are not among its items."""
     own = getattr(container, "__dict__", {})
     found = [(f".{name}", value) for name, value in own.items() if isinstance(value, Tensor)]
@@ -120,16 +118,37 @@ def _outside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in found if id(value) not in items]
 
 
-def _is_record(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+def _copy(container: Any) -> Any:
+    try:
+        fresh = copy.copy(container)
+        if fresh is container:
+            raise TypeError("copy.copy returns the object itself")
+    except Exception as error:
+        raise not_copied(container, str(error)) from error
+    return fresh
 
 
-def _fields(record: Any) -> list[str]:
-    """Return the fields that an attrs or dataclass instance has set, then its other attributes."""
-    known = attrs.fields if attrs.has(type(record)) else dataclasses.fields
-    names = [field.name for field in known(type(record))]
-    names += [name for name in getattr(record, "__dict__", ()) if name not in names]
-    return [name for name in names if hasattr(record, name)]
+def not_copied(value: Any, reason: str) -> UnsupportedError:
+    """Return an error that says how to make a class one of the containers."""
+    return UnsupportedError(
+        "a step hands a copy of its batch to the model, and the "
+        f"{type(value).__qualname__} in this batch cannot be copied: {reason}. Register its parts "
+        "with torch.utils._pytree.register_pytree_node, or give the batch as a dict of tensors"
+    )
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, (Tensor, *_PLAIN)) or is_array(value)
+
+
+def _holds_data(value: Any, seen: set[int]) -> bool:
+    """Return whether there are tensors or arrays in a value, apart from what was ``seen``."""
+    if _is_data(value):
+        return not isinstance(value, _PLAIN)
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    return any(_holds_data(child, seen) for _, child in children(value))
 
 
 def _flattened(container: Any) -> tuple[list[Any], Any]:

@@ -18,8 +18,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
 import functrain as ft
 from functrain import errors
-from functrain.core.batch import copied, split
-from functrain.core.batch_sizes import size
+from functrain.core.batch import size
+from functrain.core.batch_copies import copied
+from functrain.core.batch_splitting import split_step
 
 X = torch.arange(24.0).reshape(6, 4) / 10
 Y = X.sum(1, keepdim=True)
@@ -111,7 +112,7 @@ class TestKinds:
         assert size(make(x=X[:0], y=Y[:0])) == 0
 
     def test_micro_batches_are_one_batch(self, make: Any) -> None:
-        assert [size(part) for part in split(make(x=X, y=Y), 4).parts] == [2, 2, 1, 1]
+        assert [size(part) for part in split_step(make(x=X, y=Y), 4).parts] == [2, 2, 1, 1]
         whole, _ = program().train_step(program().init(), {"x": X, "y": Y})
         cut, _ = program(accumulate=4).train_step(program().init(), make(x=X, y=Y))
         torch.testing.assert_close(whole.params, cut.params)
@@ -202,7 +203,7 @@ class TestPackedSequences:
 
     def test_cutting_one_is_refused(self) -> None:
         with pytest.raises(errors.UnsupportedError, match="MicroBatches"):
-            split((pack_sequence(list(self.sequences)), torch.ones(3)), 2)
+            split_step((pack_sequence(list(self.sequences)), torch.ones(3)), 2)
 
 
 class TestMicroBatches:

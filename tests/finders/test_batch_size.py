@@ -10,7 +10,7 @@ from torch import nn
 
 import functrain as ft
 from functrain import tree
-from functrain.core.batch_sizes import size
+from functrain.core.batch import size
 from functrain.errors import ConfigurationError, FinderError
 from functrain.finders import find_batch_size
 

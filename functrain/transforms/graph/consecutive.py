@@ -12,7 +12,8 @@ import attrs
 from torch import Tensor
 
 from functrain.core import learning_rate, nonfinite
-from functrain.core.batch import Batch, split
+from functrain.core.batch import Batch
+from functrain.core.batch_splitting import split_step
 from functrain.core.loss import Metrics, reported
 from functrain.core.program import Program
 from functrain.core.rng import Rng, scoped, without_autocast
@@ -93,7 +94,7 @@ class Consecutive:
     def step(self, batch: Batch) -> Metrics | None:
         """Make one step, as ``train_step`` does; ``None`` where there is no graph for it yet."""
         program, number = self.program, self.counters.step
-        given = split(batch, program.recipe.accumulate)
+        given = split_step(batch, program.recipe.accumulate)
         device, places = self.scalars["skipped"].device, self.places
         found = self.compiled.known_graph(self.form, given.parts, device, places)
         if found is None or not given.samples:
