@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from functrain.errors import BatchSizeError
 from functrain.tree import containers
 from functrain.tree.objects import is_array
 
@@ -23,17 +22,6 @@ Path = tuple[Any, ...]
 Sizes = list[tuple[Path, int | None]]
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
-
-# A number that depends on a size, and the way to do without it.
-Purpose = tuple[str, str]
-MEAN: Purpose = (
-    "the mean over several batches or micro-batches is weighted by their samples",
-    "Return functrain.Loss(value, weight=n) from the loss, n being the number of items in its mean",
-)
-DURATION: Purpose = (
-    "a duration of this run is counted in the samples of its batches",
-    "Give durations in steps or epochs",
-)
 
 
 @functools.singledispatch
@@ -81,17 +69,13 @@ def count(batch: Any) -> int:
     return next((len(one) for one in containers.tensors(batch) if one.ndim and len(one)), 1)
 
 
-def known_size(batch: Any, purpose: Purpose = MEAN) -> int:
-    """Return the size of a batch for a number that depends on it."""
+def known_size(batch: Any, purpose: Literal["mean", "duration"] = "mean") -> int:
+    """Return the size of a batch for a number that depends on it; refuse one of unknown size."""
     found = size(batch)
     if found is None:
-        from functrain.diagnosis.batches import or_register, why_unknown
+        from functrain.diagnosis.batches import unknown_size
 
-        what, remedy = purpose
-        raise BatchSizeError(
-            f"{what}, and the number in this batch is unknown: {why_unknown(batch)}. "
-            f"{remedy}{or_register('its size', 'size', batch)}."
-        )
+        raise unknown_size(batch, purpose)
     return found
 
 

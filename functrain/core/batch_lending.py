@@ -1,26 +1,32 @@
-"""Batches by reference: the loss computes on the caller's tensors where no result depends on it.
+"""Batches as a loss gets them: copies, or the caller's tensors where no result depends on it.
 
-A step must not change its batch, and a copy of each batch costs time and memory. So the loss gets
-copies in the first steps only, which show whether it writes to its batch or keeps parts of it. If
-not, it gets the caller's tensors from then on, in new containers. Should it begin to write later,
-a warning says so, and each batch is copied again.
+Models write into their input, or pop keys from it, and a step must not change its batch. A copy of
+each batch costs time and memory. So the loss gets copies in the first steps only, which show
+whether it writes to its batch or keeps parts of it. If not, it gets the caller's tensors from then
+on, in new containers. Should it begin to write later, a warning says so, and each batch is copied
+again.
 """
 
 from __future__ import annotations
 
 import operator
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied, copied_tensor
 from functrain.errors import FunctrainWarning
 from functrain.errors.base import warn
+from functrain.tree import containers
+from functrain.tree.objects import is_array, is_registered
+
+CopyTensor = Callable[[Tensor, torch.device | None], Tensor]
 
 _WATCHED = 3
 # The last bits of a result may depend on where in memory an input begins, and copies begin at
@@ -53,7 +59,7 @@ class BatchLending:
     def lend(self, batch: Batch, device: torch.device) -> LentBatch:
         """Return a batch as the loss may get it; call ``settle`` after the loss."""
         originals: list[Tensor] = []
-        if self.is_copied:
+        if self.is_copied or torch.is_inference_mode_enabled():
             return LentBatch(self, copied(batch, device), originals, originals, [])
         given: list[Tensor] = [] if self.steps <= _WATCHED else originals
 
@@ -130,3 +136,66 @@ def _is_lendable(tensor: Tensor, device: torch.device | None) -> bool:
         and tensor.is_contiguous()
         and tensor.data_ptr() % _ALIGNMENT == 0
     )
+
+
+def copied_tensor(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """Return a copy on ``device``; host copies from pinned memory do not block."""
+    if device is None or tensor.device == device:
+        return tensor.clone()
+    return tensor.to(device, non_blocking=tensor.is_pinned())
+
+
+def copied(batch: Any, device: torch.device | None, copy_tensor: CopyTensor = copied_tensor) -> Any:
+    """Return a copy of a batch whose tensors are on ``device``.
+
+    ``None`` leaves each tensor where it is. Containers, tensors and arrays are new, and objects
+    where there are tensors in them; other leaves are kept.
+
+    Raises:
+        UnsupportedError: there is an object with tensors in it that cannot be copied.
+    """
+    try:
+        return _copied(batch, device, copy_tensor)
+    except RecursionError as error:
+        raise containers.not_copied(batch, "an object in it leads back to itself") from error
+
+
+def _copied(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
+    if isinstance(batch, Tensor):
+        return copy_tensor(batch, device)
+    kind = type(batch)
+    if kind is dict:
+        return {key: _copied(child, device, copy_tensor) for key, child in batch.items()}
+    if kind is tuple or kind is list:
+        return kind([_copied(child, device, copy_tensor) for child in batch])
+    if kind is str or batch is None:
+        return batch
+    if is_array(batch):
+        return batch.copy()
+    if isinstance(batch, PackedSequence):
+        parts = {name: _copied(part, device, copy_tensor) for name, part in batch._asdict().items()}
+        # The lengths stay on the host, where torch needs them.
+        return batch._replace(**{**parts, "batch_sizes": batch.batch_sizes.clone()})
+    if containers.is_structure(batch) and not is_registered(batch):
+        return _rebuilt(batch, device, copy_tensor)
+    has_clone, has_to = (callable(getattr(kind, name, None)) for name in ("clone", "to"))
+    is_cloned = has_clone and has_to  # TensorDict, graphs of PyTorch Geometric
+    if not is_cloned and not containers.is_container(batch):
+        return batch
+    # Only the class of an object knows what else in it depends on the device.
+    is_moved = has_to and device is not None and _is_elsewhere(batch, device)
+    where = None if is_moved else device
+    fresh = batch.clone() if is_cloned else _rebuilt(batch, where, copy_tensor)
+    moved = fresh.to(device) if is_moved else fresh
+    return fresh if moved is None else moved  # a method may move the object in place
+
+
+def _rebuilt(batch: Any, device: torch.device | None, copy_tensor: CopyTensor) -> Any:
+    parts = [_copied(child, device, copy_tensor) for _, child in containers.children(batch)]
+    return containers.rebuild(batch, parts)
+
+
+def _is_elsewhere(batch: Any, device: torch.device) -> bool:
+    """Return whether an object is on another device, or nothing can be seen of its tensors."""
+    found = list(containers.tensors(batch))
+    return not found or any(tensor.device != device for tensor in found)

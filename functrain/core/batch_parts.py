@@ -1,15 +1,14 @@
 """The parts of a global batch: which rank holds which, and what every rank knows of the others.
 
-With ``parts=k`` every loader batch is cut into k parts of nearly equal size, as
-``batch_splitting.into`` cuts it; a batch of fewer than k samples has fewer parts, of one sample
-each. The parts of all loader batches of a step are numbered through. Of c loader batches there are
-c * k places, shared by :func:`share`; parts that do not exist leave their places empty. So each
-rank knows what to read before it reads it.
+With ``parts=k`` every loader batch is cut into k parts by ``batch_splitting.into``; one of fewer
+than k samples has fewer. The parts of all loader batches of a step are numbered through. Of c
+loader batches there are c * k places, shared by :func:`share`; parts that do not exist leave
+their places empty. So each rank knows what to read before it reads it.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -78,14 +77,12 @@ class Sharing:
 class BatchParts:
     """The parts of a step's global batch that one rank holds.
 
-    The step of a sharded program accepts it in place of the global batch, as it accepts
-    ``MicroBatches``. Everything but :attr:`parts` is the same on every rank.
+    The step of a sharded program takes it in place of the global batch. Everything but
+    :attr:`parts` is the same on every rank.
 
     Attributes:
-        parts: the parts of this rank, by their number in the step, ascending and without a gap;
-            none if this rank has none.
-        sizes: the samples in every part of the step, in order; no part is empty. A part is counted
-            as it is drawn, so a collate function that returns more or fewer does not change it.
+        parts: the parts of this rank by their number in the step, ascending and without a gap.
+        sizes: the samples in every part of the step, as drawn, before they were collated.
         bounds: ranks + 1 numbers: rank r holds the parts ``bounds[r]`` to ``bounds[r + 1] - 1``.
         consumed: the loader batches that they come from.
         empty: of these, the ones without samples.
@@ -137,43 +134,25 @@ def cut(batch: Batch, sharing: Sharing, place: Place = ALONE, digest: int = 0) -
 
 
 def joined(batches: Sequence[BatchParts]) -> BatchParts:
-    """Return the parts of several loader batches as those of one step.
+    """Return the parts of several loader batches, each cut for its :class:`Place`, as one step."""
+    return functools.reduce(_with_next, batches)
 
-    The batches are in order, each cut for its own :class:`Place`.
 
-    Example:
-        >>> import torch
-        >>> sharing = Sharing(parts=2, rank=0, ranks=3)
-        >>> given = torch.tensor([0, 1]), torch.tensor([2, 3])
-        >>> step = joined([cut(one, sharing, Place(at, 2)) for at, one in enumerate(given)])
-        >>> step.parts, step.sizes, step.bounds
-        ({0: tensor([0])}, (1, 1, 1, 1), (0, 1, 2, 4))
-    """
-    if len(batches) == 1:
-        return batches[0]
-    first = itertools.accumulate((len(one.sizes) for one in batches), initial=0)
-    digest = 0
-    for one in batches:
-        digest = (digest * 1_000_003 + one.digest) % DIGESTS
+def _with_next(step: BatchParts, batch: BatchParts) -> BatchParts:
+    """Return the parts of a step with those of its next loader batch."""
+    first = len(step.sizes)
     return BatchParts(
-        parts={
-            start + number: part
-            for start, one in zip(first, batches, strict=False)
-            for number, part in one.parts.items()
-        },
-        sizes=tuple(itertools.chain.from_iterable(one.sizes for one in batches)),
-        bounds=tuple(map(sum, zip(*(one.bounds for one in batches), strict=True))),
-        consumed=sum(one.consumed for one in batches),
-        empty=sum(one.empty for one in batches),
-        digest=digest,
+        parts={**step.parts, **{first + number: part for number, part in batch.parts.items()}},
+        sizes=step.sizes + batch.sizes,
+        bounds=tuple(map(sum, zip(step.bounds, batch.bounds, strict=True))),
+        consumed=step.consumed + batch.consumed,
+        empty=step.empty + batch.empty,
+        digest=(step.digest * 1_000_003 + batch.digest) % DIGESTS,
     )
 
 
 def shared(batch: Batch, sharing: Sharing) -> BatchParts:
-    """Return this rank's parts of a step's batch, whatever form it is given in.
-
-    The batch is :class:`BatchParts`, :class:`MicroBatches`, or the global batch itself.
-    """
+    """Return this rank's parts of a step's batch: parts, micro-batches or the global batch."""
     if isinstance(batch, BatchParts):
         _check_rank(batch, sharing)
         return batch
@@ -181,8 +160,8 @@ def shared(batch: Batch, sharing: Sharing) -> BatchParts:
         return cut(batch, sharing)
     if not batch.batches:
         return BatchParts({}, (), (0,) * (sharing.ranks + 1), consumed=0)
-    places = [Place(index, len(batch.batches)) for index in range(len(batch.batches))]
-    return joined([cut(one, sharing, at) for one, at in zip(batch.batches, places, strict=True)])
+    total = len(batch.batches)
+    return joined([cut(one, sharing, Place(at, total)) for at, one in enumerate(batch.batches)])
 
 
 def _check_rank(batch: BatchParts, sharing: Sharing) -> None:

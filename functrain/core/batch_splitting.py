@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from functrain.core.batch import (
-    DURATION,
     Batch,
     attribute,
     count,
@@ -33,12 +32,9 @@ def _several(batches: Any) -> list[Batch]:
     listed = [] if one else list(batches)
     are_columns = type(batches) is tuple and all(isinstance(each, Tensor) for each in listed)
     if one or (listed and are_columns) or any(isinstance(each, MicroBatches) for each in listed):
-        from functrain.diagnosis.batches import described
+        from functrain.diagnosis.batches import not_several
 
-        raise UnsupportedError(
-            "MicroBatches: expected a list of batches, each as the loss takes it, got "
-            f"{described(batches)}. Cut a batch by functrain.data.split(batch, sizes)"
-        )
+        raise not_several(batches)
     return listed
 
 
@@ -115,7 +111,7 @@ def split_step(batch: Batch, accumulate: int) -> Split:
 def require_sizes(batch: Batch) -> None:
     """Refuse a batch of unknown size where a duration is counted in samples."""
     for each in batch.batches if isinstance(batch, MicroBatches) else [batch]:
-        known_size(each, DURATION)
+        known_size(each, "duration")
 
 
 @functools.singledispatch
@@ -143,11 +139,7 @@ def split(batch: Any, sizes: Sequence[int]) -> list[Any]:
         [{'x': tensor([0, 1]), 'name': ['a', 'b']}, {'x': tensor([2]), 'name': ['c']}]
     """
     if isinstance(batch, PackedSequence):
-        raise UnsupportedError(
-            "a PackedSequence cannot be cut along its samples. Give the step several batches of "
-            "the loader, functrain.MicroBatches([...]), or batches of padded sequences and their "
-            "lengths, and pack them in the loss."
-        )
+        raise _not_cut("there is a PackedSequence in it; give padded ones, and pack in the loss")
     if _has_rows(batch, sum(sizes)):
         return _slices(batch, sizes)
     if isinstance(batch, Tensor) or is_array(batch) or not containers.is_container(batch):
@@ -168,9 +160,7 @@ def into(batch: Any, parts: int) -> list[Any]:
     """Cut a batch into micro-batches of nearly equal size, of one sample or more each."""
     total = size(batch)
     if total is None:
-        from functrain.diagnosis.batches import why_unknown
-
-        raise _not_cut(why_unknown(batch), batch)
+        raise _not_cut(None, batch)
     wanted = part_sizes(total, parts)
     if len(wanted) == 1:
         return [batch]
@@ -212,11 +202,7 @@ def _slices(batch: Any, wanted: Sequence[int]) -> list[Any]:
     return [batch[start:stop] for start, stop in bounds]
 
 
-def _not_cut(reason: str, batch: Any = None) -> UnsupportedError:
-    from functrain.diagnosis.batches import or_register
+def _not_cut(reason: str | None, batch: Any = None) -> UnsupportedError:
+    from functrain.diagnosis.batches import not_cut
 
-    return UnsupportedError(
-        f"this batch cannot be cut into micro-batches: {reason}. Give the step the micro-batches, "
-        "functrain.MicroBatches([...]), as fit does"
-        f"{or_register('how it is cut', 'split', batch)}."
-    )
+    return not_cut(reason, batch)

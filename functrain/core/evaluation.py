@@ -14,7 +14,7 @@ from torch import nn
 
 from functrain.core import precision
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.batch_splitting import MicroBatches
 from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossOutput, evaluate

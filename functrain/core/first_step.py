@@ -34,7 +34,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.loss import evaluate
 from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import StaticParts

@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.batch_splitting import split_step
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.global_generators import Draws

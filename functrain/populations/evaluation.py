@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.evaluation import weights_of
 from functrain.core.loss import LossOutput, computed, evaluate
 from functrain.core.program import Program

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import swa_utils
 
 from functrain.core.batch import Batch, count
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.evaluation import evaluation_stream
 from functrain.core.first_step import require_state
 from functrain.core.module_tensors import plain_paths

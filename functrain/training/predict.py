@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.core.batch import Batch, count, size
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.first_step import require_state
 from functrain.core.program import Program
 from functrain.core.protocol import require_plain

@@ -19,8 +19,6 @@ from functrain.errors import UnsupportedError
 from functrain.tree import nodes
 from functrain.tree.objects import attributes, is_array, is_registered
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
-
 
 def is_container(value: Any) -> bool:
     """Return whether a part of a batch has children (possibly none) rather than being a leaf.
@@ -32,7 +30,8 @@ def is_container(value: Any) -> bool:
         >>> is_container(UserDict(x=1)), is_container("text")
         (True, False)
     """
-    return is_structure(value) or (not _is_data(value) and _holds_data(value, set()))
+    own = attributes(value).values()
+    return is_structure(value) or any(_holds_data(child, {id(value)}) for child in own)
 
 
 def is_structure(value: Any) -> bool:
@@ -137,18 +136,13 @@ def not_copied(value: Any, reason: str) -> UnsupportedError:
     )
 
 
-def _is_data(value: Any) -> bool:
-    return isinstance(value, (Tensor, *_PLAIN)) or is_array(value)
-
-
 def _holds_data(value: Any, seen: set[int]) -> bool:
     """Return whether there are tensors or arrays in a value, apart from what was ``seen``."""
-    if _is_data(value):
-        return not isinstance(value, _PLAIN)
-    if id(value) in seen:
-        return False
+    if isinstance(value, Tensor) or is_array(value):
+        return True
+    is_new = id(value) not in seen
     seen.add(id(value))
-    return any(_holds_data(child, seen) for _, child in children(value))
+    return is_new and any(_holds_data(child, seen) for _, child in children(value))
 
 
 def _flattened(container: Any) -> tuple[list[Any], Any]:

@@ -7,10 +7,10 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch.utils._pytree as pytree
-from torch import nn
+from torch import Tensor, nn
 
 # Their attributes are not data.
-_CLOSED = (type, FunctionType, MethodType, ModuleType, nn.Module)
+_CLOSED = (Tensor, type, FunctionType, MethodType, ModuleType, nn.Module)
 
 
 def is_array(value: Any) -> bool:

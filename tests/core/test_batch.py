@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 import functrain as ft
 from functrain import errors
 from functrain.core.batch import size
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.batch_splitting import split_step
 
 X = torch.arange(24.0).reshape(6, 4) / 10

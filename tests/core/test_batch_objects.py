@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import functrain as ft
 import functrain.testing
 from functrain import errors
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 
 X = torch.arange(24.0).reshape(6, 4) / 10
 Y = X.sum(1, keepdim=True)

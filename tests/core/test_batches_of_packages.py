@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import functrain as ft
 import functrain.testing
 from functrain import errors
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 
 pytestmark = pytest.mark.row(3)
 

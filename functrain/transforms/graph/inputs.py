@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.errors import CaptureError
 from functrain.transforms.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects

@@ -18,7 +18,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import step
 from functrain.core.accumulation import by_recipe, divide, mean_loss_output, part_stream
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.gradients import Gradients as StepGradients
 from functrain.core.gradients import by_autograd, inputs_of, require_dependence, scaled
 from functrain.core.loss import LossOutput, computed

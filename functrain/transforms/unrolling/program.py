@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from functrain.core import learning_rate, nonfinite, precision, step
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.evaluation import evaluation_stream, weights_of
 from functrain.core.first_step import refuse_members, require_state
 from functrain.core.initial_state import Patterns, Rename, load

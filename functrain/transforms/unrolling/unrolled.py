@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain.core.batch import Batch
-from functrain.core.batch_copies import copied
+from functrain.core.batch_lending import copied
 from functrain.core.first_step import require_state
 from functrain.core.loss import Metrics
 from functrain.core.program import Program
