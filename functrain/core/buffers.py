@@ -13,13 +13,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.core.module_attributes import joined
 from functrain.errors import ModelError, UnsupportedError
 
 
@@ -38,76 +36,6 @@ def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
     pairs = zip(reversed(buffer.shape), reversed(shape), strict=False)
     broadcast = buffer.ndim <= len(shape) and all(ours in (1, theirs) for ours, theirs in pairs)
     return broadcast or buffer.numel() == 0
-
-
-@attrs.frozen(eq=False)
-class KnownBuffers:
-    """The names of the buffers that each submodule has when a program is made.
-
-    Attributes:
-        tables: where ``nn.Module`` keeps them, one a submodule.
-        modules: path, submodule and names.
-        empty: table, name and path of the persistent ones that are ``None``. Those that are not
-            persistent are caches, which a forward may fill and register as it likes.
-    """
-
-    tables: list[dict[str, Tensor | None]]
-    count: int
-    modules: list[tuple[str, nn.Module, frozenset[str]]]
-    empty: list[tuple[dict[str, Tensor | None], str, str]]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> KnownBuffers:
-        """Take the names of a module and all below it."""
-        modules = [(path, m, frozenset(m._buffers)) for path, m in module.named_modules()]
-        empty = [
-            (m._buffers, name, joined(path, name))
-            for path, m, names in modules
-            for name in m._buffers
-            if m._buffers[name] is None and name not in m._non_persistent_buffers_set
-        ]
-        count = sum(len(names) for *_, names in modules)
-        return cls([m._buffers for _, m, _ in modules], count, modules, empty)
-
-    def refuse_others(self) -> None:
-        """Take away what a forward has filled or registered, and raise."""
-        if self.empty:
-            self._refuse_filled()
-        # At each step, so they are only counted: 5 us for 100 submodules.
-        if sum(map(len, self.tables)) > self.count:
-            self._refuse_registered()
-
-    def _refuse_filled(self) -> None:
-        filled: list[Any] = [place for place in self.empty if place[0].get(place[1]) is not None]
-        for table, name, _ in filled:
-            table[name] = None
-        if filled:
-            raise ModelError(
-                f"the forward filled {[path for *_, path in filled][:8]}, None when the program "
-                f"was made: {_REMEDY}"
-            )
-
-    def _refuse_registered(self) -> None:
-        found = [
-            (m, name, joined(path, name))
-            for path, m, names in self.modules
-            for name in list(m._buffers)
-            if name not in names and name not in m._non_persistent_buffers_set
-        ]
-        for module, name, _ in found:
-            del module._buffers[name]
-        if found:
-            raise ModelError(
-                f"the forward registered {[path for *_, path in found][:8]}, which was no buffer "
-                f"when the program was made: {_REMEDY}"
-            )
-
-
-_REMEDY = (
-    "a buffer that changes must have a place in the state from the start. Register it in __init__ "
-    "with a tensor of its shape and dtype, or torch.zeros(0) where these are not known; or with "
-    "persistent=False, if it is only a cache that can be computed again"
-)
 
 
 def removed(paths: list[str]) -> ModelError:

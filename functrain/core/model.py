@@ -15,7 +15,7 @@ import attrs
 from torch import Tensor, nn
 
 from functrain.core import held_parts
-from functrain.core.buffers import KnownBuffers, Statistic, removed, statistics
+from functrain.core.buffers import Statistic, removed, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.lent_modules import Factory, checked, copy_module, made_by
 from functrain.core.module_attributes import Attributes
@@ -44,7 +44,6 @@ class FunctionalModule:
             their place (``nn.LSTM`` does), which would keep a state alive.
         attributes: of the module, which a forward may fill.
         modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
-        known_buffers: the names of all buffers; a forward must not add a persistent one.
         statistics: of batch norms, by path.
         outside: whether a loss was searched for parameters outside of the model.
     """
@@ -61,7 +60,6 @@ class FunctionalModule:
     lists: list[tuple[dict[str, Any], str, Any]]
     attributes: Attributes
     modes: list[tuple[dict[str, Any], bool, bool]]
-    known_buffers: KnownBuffers
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
@@ -180,7 +178,7 @@ class _Bound:
     def __enter__(self) -> nn.Module:
         model, tensors = self.model, self.tensors
         model.require_paths(tensors)
-        model.attributes.enter()
+        model.attributes.enter(self.training)
         previous = self.previous
         for path, (container, key) in model.places:
             previous.append(container[key])
@@ -199,8 +197,6 @@ class _Bound:
         for attributes, key, owner in model.lists:
             attributes[key] = owner
         model.attributes.exit(self.training, failed=kind is not None)
-        if kind is None:
-            model.known_buffers.refuse_others()
 
 
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
@@ -232,8 +228,7 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         },
         lists=lists(module, paths),
         modes=_modes(module),
-        attributes=Attributes.of(module),
-        known_buffers=KnownBuffers.of(module),
+        attributes=Attributes(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
     )

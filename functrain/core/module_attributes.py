@@ -1,74 +1,117 @@
-"""Attributes that a forward writes to: those that it fills are emptied again, others stay.
+"""Undo what a forward leaves in the attributes of its module, so that each step starts alike.
 
 A tensor that is computed once and kept (``functools.cached_property``, ``functools.lru_cache``,
-``if self.table is None``) is of the state that it was computed from, and the module is bound to
-another state in the next step. So attributes that were ``None`` or absent, empty buffers and new
-entries of dicts are put back after each forward, and numbers beside them with them. Others that
-change (numbers that it counts, lists that grow, tensors that it replaces) stay in the
-module. Neither is in a state, so a forward that reads what another one left gets a warning.
+``if self.table is None``) belongs to the state it was computed from, and the next step binds the
+module to another one. So after each forward:
+
+* attributes, entries of dicts and buffers that were absent or ``None`` and now have tensors are
+  emptied; the attributes beside them are put back too, as one may be the length of a table.
+  ``lru_cache``s of methods are cleared.
+* new parameters and new persistent buffers are taken away and refused, as no state has them.
+* other changes stay in the module: numbers that it counts, lists that grow, tensors that it
+  replaces, hooks and submodules without parameters. A warning says if the next forward reads them.
+
+At each step only the sizes of dicts and the places that were empty are looked at.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-import attrs
 from torch import Tensor, nn
 
 from functrain.errors import ModelError, ModuleStateWarning
 from functrain.errors.base import warn
 
 _OF_ALL = frozenset(vars(nn.Module()))
-_REGISTERED = ["_modules", *(name for name in _OF_ALL if name.endswith("hooks"))]
-_NUMBERS = (bool, int, float)
-_WATCHED = 3  # forwards after which attributes are looked at only if their number changes
+_CODE = ["_modules", *(name for name in _OF_ALL if name.endswith("hooks"))]
+_WATCHED = 3  # training forwards that are compared
+_ABSENT = object()
 _LRU_CACHE: type = type(functools.lru_cache(lambda: None))
 
 
-@attrs.define(eq=False)
+class _Table(NamedTuple):
+    """A dict or list of a module, such as its ``__dict__`` or ``_buffers``, and a copy of it."""
+
+    path: str  # with which the names of its entries begin
+    module: nn.Module
+    now: Any
+    before: dict[Any, Any]  # its entries as they were, of a list by index
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the ``__dict__`` of the module."""
+        return self.now is vars(self.module)
+
+    def changed(self) -> Iterator[Any]:
+        """Yield the keys of entries that are others now, or are gone."""
+        now = _entries(self.now)
+        for key in {**now, **self.before}:
+            if now.get(key, _ABSENT) is not self.before.get(key, _ABSENT):
+                yield key
+
+    def changed_numbers(self) -> Iterator[str]:
+        """Yield the names of attributes that are other numbers now."""
+        for name, old in self.before.items():
+            now = self.now.get(name)
+            if isinstance(old, int | float) and isinstance(now, int | float) and now != old:
+                yield name
+
+    def new(self) -> list[Any]:
+        """Return the keys of a dict under which there was nothing, and now is something."""
+        now, before = self.now, self.before
+        return [key for key in now if now[key] is not None and before.get(key) is None]
+
+    def filled(self) -> list[Any]:
+        """Return the new keys of tensors; a number among the attributes was computed from some."""
+        kinds = Tensor | float if self.is_own else Tensor
+        return [key for key in self.new() if _has(self.now[key], kinds)]
+
+    def registered(self) -> list[str]:
+        """Return the names of new parameters and persistent buffers."""
+        module, now = self.module, self.now
+        if now is module._buffers:
+            return [name for name in self.new() if name not in module._non_persistent_buffers_set]
+        if now is module._modules:
+            return [name for name in self.new() if [*self.now[name].parameters()]]
+        return self.new() if now is module._parameters else []
+
+    def restore(self, keys: Iterable[Any]) -> None:
+        """Put entries of a dict back."""
+        for key in keys:
+            if key in self.before:
+                self.now[key] = self.before[key]
+            else:
+                self.now.pop(key, None)
+
+
 class Attributes:
     """The attributes of a module and of all below it.
 
     Attributes:
-        caches: those of ``functools.lru_cache`` on methods.
-        tables: dicts to which a forward may add keys, with their sizes before it.
-        places: of attributes that are empty: dicts and keys.
         left: names of attributes in which the last training forward left something else.
-        settled: those that were compared, see :meth:`warn_of_memory`, or named in a warning.
-        forwards: how many there are at present, one within the other.
-        seen: how many there were.
+        settled: names that a warning named, or on which no forward depends.
     """
 
-    parts: list[_Part]
-    caches: list[Any]
-    tables: list[dict[Any, Any]] = attrs.field(factory=list)
-    sizes: list[int] = attrs.field(factory=list)
-    places: list[tuple[dict[str, Any], str]] = attrs.field(factory=list)
-    left: set[str] = attrs.field(factory=set)
-    settled: set[str] = attrs.field(factory=set)
-    forwards: int = 0
-    seen: int = 0
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.caches = _lru_caches(module)
+        self.left: set[str] = set()
+        self.settled: set[str] = set()
+        self.forwards = self.seen = 0
+        self._look()
 
-    @classmethod
-    def of(cls, module: nn.Module) -> Attributes:
-        """Return those of a module as they are now."""
-        parts = [_Part(path, one) for path, one in module.named_modules()]
-        classes = {base for part in parts for base in type(part.module).__mro__}
-        made = cls(parts, _lru_caches(classes))
-        made._look()
-        return made
-
-    def enter(self) -> None:
+    def enter(self, training: bool) -> None:
         """Begin a forward; what it finds may have been changed by the user since the last."""
         if not self.forwards:
-            if self.seen < _WATCHED or self._is_changed():
+            if (training and self.seen < _WATCHED) or self._is_changed():
                 self._look()
-            for part in self.parts if self.seen >= _WATCHED else ():
-                if part.fills:
-                    part.look()
+            for cache in self.caches:
+                cache.cache_clear()
+            for one in self.copied:
+                one.before.update(one.now)
         self.forwards += 1
 
     def exit(self, training: bool, failed: bool) -> None:
@@ -77,231 +120,127 @@ class Attributes:
         if self.forwards:  # it goes on with what this one has computed
             return
         for cache in self.caches:
-            if _keeps_tensors(cache):
-                cache.cache_clear()
-        if training and self.seen < _WATCHED and not failed:
-            self.left = {name for part in self.parts for name in part.changed()} - self.settled
+            cache.cache_clear()
+        if training and not failed and self.seen < _WATCHED:
+            changed = [(one, key) for one in self.tables for key in one.changed()]
+            names = {joined(one.path, str(key)) for one, key in changed if key not in _OF_ALL}
+            self.left = names - self.settled
             self.seen += 1
         if self._is_changed():
-            self._restore(warns=training and not failed)
+            self._put_back(warns=training and not failed)
 
     def warn_of_memory(self) -> None:
         """Warn that a forward reads what the one before it left, which no state has."""
         warn(
             f"the forward reads what the one before it left in the attributes {sorted(self.left)} "
-            "of the module, which are in no state: those that were None or absent are put back, so "
-            "each step begins without them; others a resumed run begins without. If the next step "
-            "needs what this one left, as a hidden state, register a buffer in __init__ and write "
-            "to it",
+            "of the module, which no state has: those that were None or absent are put back after "
+            "each step, others a resumed run begins without. If the next step needs them, as a "
+            "hidden state, register a buffer in __init__ and write to it",
             ModuleStateWarning,
         )
 
-    def _restore(self, warns: bool) -> None:
-        for part in self.parts:
-            part.refuse_parameters()
-        begun = any(_code_size(part.module) != part.code for part in self.parts)
-        for part in self.parts if begun else ():
-            part.adopt()
-        watched = self.seen <= _WATCHED
-        found = (name for one in self.parts for name in one.restore(watched or one.fills))
-        numbers = set(found) - self.settled
+    def _put_back(self, warns: bool) -> None:
+        registered = self._take_away()
+        if _count_code(self.module) != self.code:
+            self._adopt()
+        filled = [one for one in self.dicts if one.filled()]
+        modules = {one.module for one in filled}
+        beside = [one for one in self.dicts if one.is_own and one.module in modules]
+        numbers = {joined(one.path, name) for one in beside for name in one.changed_numbers()}
+        numbers -= self.settled
+        for one in [*filled, *beside]:
+            one.restore(key for key in [*one.changed()] if key not in _OF_ALL)
         self._look()
+        if registered:
+            raise ModelError(
+                f"the forward registered {registered[:8]}, absent or None when the program was "
+                "made. No state has them: parameters would never be trained, buffers be lost. Make "
+                "them in __init__; a buffer whose shape is not known as torch.zeros(0), one that "
+                "is only a cache with persistent=False"
+            )
         if warns and numbers:
             self.settled |= numbers
             warn(
-                f"the forward changed the numbers {sorted(numbers)} of the module together with a "
-                "table; both are put back, so that each forward computes them again. To compute a "
-                "table once, do so in __init__. A number that steps count needs a buffer",
+                f"the forward changed the numbers {sorted(numbers)} of the module with a table; "
+                "both are put back, and each forward computes them again. To compute a table once, "
+                "do so in __init__. A number that steps count needs a buffer",
                 ModuleStateWarning,
             )
 
+    def _take_away(self) -> list[str]:
+        """Take away new parameters and persistent buffers, and return their paths."""
+        found = [(one, name) for one in self.dicts for name in one.registered()]
+        for one in self.dicts if found else ():
+            # In the __dict__ there may have been an attribute of that name.
+            one.restore(name for made, name in found if made.module is one.module)
+        return [joined(one.path, name) for one, name in found]
+
+    def _adopt(self) -> None:
+        """Keep what was set up with hooks, such as a flag that they are there, but no caches."""
+        for one in self.dicts:
+            if one.is_own:
+                caches = one.filled()
+                one.before.update({key: now for key, now in one.now.items() if key not in caches})
+
     def _is_changed(self) -> bool:
         # At each step, so this takes few calls.
-        return list(map(len, self.tables)) != self.sizes or any(
-            own.get(name) is not None for own, name in self.places
+        return list(map(len, self.watched)) != self.sizes or any(
+            table.get(key) is not None for table, key in self.empty
         )
 
     def _look(self) -> None:
-        for part in self.parts:
-            part.look()
-        self.tables = [table for part in self.parts for table in part.tables()]
-        self.sizes = list(map(len, self.tables))
-        self.places = [place for part in self.parts for place in part.empty_places()]
+        """Copy the attributes, and note which dicts may grow and which places are empty."""
+        each = self.module.named_modules()
+        self.tables = [table for path, module in each for table in _tables(path, module)]
+        self.dicts = [one for one in self.tables if isinstance(one.now, dict)]
+        # Layers of torch keep nothing. What others put there is an attribute or a buffer.
+        self.copied = [one for one in self.dicts if not _is_of_torch(one.module)]
+        few = [one for one in self.dicts if one.is_own or one.now is one.module._buffers]
+        layers = [one for one in few if _is_of_torch(one.module)]
+        self.watched: list[dict[Any, Any]] = [one.now for one in [*self.copied, *layers]]
+        self.sizes = list(map(len, self.watched))
+        self.empty = [(now, key) for now in self.watched for key in now if now[key] is None]
+        self.code = _count_code(self.module)
 
 
-def _lru_caches(classes: set[type]) -> list[Any]:
-    found = []
-    for value in [value for one in classes for value in vars(one).values()]:
-        function = value.fget if isinstance(value, property) else value
-        if isinstance(function, _LRU_CACHE):
-            found.append(function)
-    return found
-
-
-def _keeps_tensors(cache: Any) -> bool:
-    """Return whether a cache of ``functools.lru_cache`` has tensors in what it keeps."""
-    # It tells nobody its results but the garbage collector.
-    return bool(cache.cache_info().currsize and _has_tensors(gc.get_referents(cache)))
-
-
-@attrs.define(eq=False)
-class _Part:
-    """A module, with its own attributes as they were when it was last looked at.
-
-    Attributes:
-        contents: copies of the attributes that are dicts or lists.
-        names: of its buffers, parameters and submodules.
-        unset: the names of its buffers that are ``None`` and not persistent.
-        code: how many hooks and submodules it has.
-        fills: whether a forward was seen to fill something.
-    """
-
-    path: str
-    module: nn.Module
-    kept: dict[str, Any] = attrs.field(factory=dict)
-    contents: dict[str, Any] = attrs.field(factory=dict)
-    names: frozenset[str] = frozenset()
-    unset: frozenset[str] = frozenset()
-    code: int = 0
-    fills: bool = False
-
-    def look(self) -> None:
-        """Note the attributes as they are now."""
-        one = self.module
-        self.kept = {name: value for name, value in vars(one).items() if name not in _OF_ALL}
-        plain = {name: value for name, value in self.kept.items() if type(value) in (dict, list)}
-        self.contents = {name: value.copy() for name, value in plain.items()}
-        self.names = frozenset((*one._buffers, *one._parameters, *one._modules))
-        unset = {name for name, buffer in one._buffers.items() if buffer is None}
-        self.unset = frozenset(unset & one._non_persistent_buffers_set)
-        self.code = _code_size(one)
-
-    def empty_places(self) -> Iterator[tuple[dict[str, Any], str]]:
-        """Yield (dict, key) where there is ``None``, and a forward may put something else."""
-        yield from ((self.module._buffers, name) for name in self.unset)
-        if not self._is_of_torch():
-            own = vars(self.module)
-            yield from ((own, name) for name, value in self.kept.items() if value is None)
-
-    def tables(self) -> list[dict[Any, Any]]:
-        """Return the dicts to which a forward may add keys."""
-        one = self.module
-        if self._is_of_torch():
-            return [vars(one)]
-        own = [value for value in self.kept.values() if type(value) is dict]
-        return [vars(one), one._parameters, one._modules, one._buffers, *own]
-
-    def changed(self) -> Iterator[str]:
-        """Yield the names of attributes that have other values, or contents, than before."""
-        own, absent = vars(self.module), object()
-        for name, value in own.items():
-            if name not in _OF_ALL and value is not self.kept.get(name, absent):
-                yield joined(self.path, name)
-        for name, content in self.contents.items():
-            if not _are_alike(own.get(name), content):
-                yield joined(self.path, name)
-        yield from (joined(self.path, name) for name in self._filled())
-
-    def adopt(self) -> None:
-        """Take what a first forward has set up, except tensors, for a part of the module.
-
-        Such as a flag that its hooks are registered.
-        """
-        own = vars(self.module)
-        set_up = [n for n, v in own.items() if n not in _OF_ALL and not self._is_begun(n, v)]
-        self.kept |= {name: own[name] for name in set_up}
-
-    def restore(self, whole: bool) -> Iterator[str]:
-        """Put everything back if there is a cache in it; yield the names of numbers put back.
-
-        The ``whole``, if it was looked at before this forward: a module may keep a number with its
-        table, such as the length that it is for.
-        """
-        own, buffers = vars(self.module), self.module._buffers
-        begun = [name for name, value in own.items() if self._is_begun(name, value)]
-        filled, grown = self._filled(), [name for name in self.contents if self._has_grown(name)]
-        if not (begun or filled or grown):
-            return
-        for name in (own.keys() - self.kept.keys() - _OF_ALL) if whole else begun:
-            del own[name]
-        back = self.kept if whole else {n: self.kept[n] for n in begun if n in self.kept}
-        for name, old in back.items():
-            now = own.get(name)
-            if isinstance(old, _NUMBERS) and isinstance(now, _NUMBERS) and now != old:
-                yield joined(self.path, name)
-        own.update(back)
-        for name in grown:
-            self.kept[name].clear()
-            self.kept[name].update(self.contents[name])
-        for name in filled:
-            if name in self.unset:
-                buffers[name] = None
-            else:
-                del buffers[name]
-        self.fills = True
-
-    def refuse_parameters(self) -> None:
-        """Take away parameters that a forward has registered, and raise."""
-        parameters, modules = self.module._parameters, self.module._modules
-        found = [name for name in parameters if name not in self.names]
-        added = {name: one for name, one in modules.items() if name not in self.names}
-        found += [name for name, one in added.items() if one is not None and [*one.parameters()]]
-        for name in found:
-            parameters.pop(name, None)
-            modules.pop(name, None)
-            if name in self.kept:
-                vars(self.module)[name] = self.kept[name]
-        if found:
-            raise ModelError(
-                f"the forward made {[joined(self.path, name) for name in found][:8]}, which have "
-                "parameters that are in no state and would never be trained. Make them in __init__"
-            )
-
-    def _is_begun(self, name: str, value: Any) -> bool:
-        if name in _OF_ALL or self.kept.get(name) is not None:
-            return False
-        return isinstance(value, float) or _has_tensors(value)
-
-    def _filled(self) -> list[str]:
-        one = self.module
-        filled = [name for name, b in one._buffers.items() if b is not None]
-        filled = [name for name in filled if name in one._non_persistent_buffers_set]
-        return [name for name in filled if name in self.unset or name not in self.names]
-
-    def _has_grown(self, name: str) -> bool:
-        """Return whether a dict has new entries with tensors."""
-        now, before = self.kept[name], self.contents[name]
-        if not isinstance(now, dict):
-            return False
-        return any(_has_tensors(value) for key, value in now.items() if key not in before)
-
-    def _is_of_torch(self) -> bool:
-        """Return whether it is a layer of torch, whose forwards keep nothing."""
-        return type(self.module).__module__.startswith("torch.")
-
-
-def _code_size(module: nn.Module) -> int:
-    """Return how many hooks and submodules a module has."""
+def _tables(path: str, module: nn.Module) -> Iterator[_Table]:
     own = vars(module)
-    return sum(len(own.get(name, ())) for name in _REGISTERED)
+    yield _Table(path, module, own, own.copy())
+    for name, value in own.items():
+        if type(value) in (dict, list):
+            at = path if name in _OF_ALL else joined(path, name)
+            yield _Table(at, module, value, _entries(value))
 
 
-def _has_tensors(value: Any) -> bool:
-    """Return whether there are tensors in nested dicts, lists and tuples."""
+def _entries(table: Any) -> dict[Any, Any]:
+    """Return a copy of a dict, or the items of a list by index."""
+    return table.copy() if isinstance(table, dict) else dict(enumerate(table))
+
+
+def _is_of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.")
+
+
+def _lru_caches(module: nn.Module) -> list[Any]:
+    """Return the caches of methods and properties."""
+    classes = {base for one in module.modules() for base in type(one).__mro__}
+    values = [value for one in classes for value in vars(one).values()]
+    functions = [value.fget if isinstance(value, property) else value for value in values]
+    return [one for one in functions if isinstance(one, _LRU_CACHE)]
+
+
+def _count_code(module: nn.Module) -> int:
+    """Return how many hooks and submodules there are."""
+    return sum(len(vars(one).get(name, ())) for one in module.modules() for name in _CODE)
+
+
+def _has(value: Any, kinds: Any) -> bool:
+    """Return whether a value is of some kind, or has tensors in nested dicts, lists and tuples."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return any(map(_has_tensors, value))
-    return isinstance(value, Tensor)
-
-
-def _are_alike(now: Any, before: Any) -> bool:
-    """Return whether a list or dict has the same objects in it."""
-    if type(now) is not type(before) or len(now) != len(before):
-        return False
-    if isinstance(now, dict):
-        return all(now.get(key) is value for key, value in before.items())
-    return all(one is other for one, other in zip(now, before, strict=True))
+        return any(_has(one, Tensor) for one in value)
+    return isinstance(value, kinds)
 
 
 def joined(path: str, name: str) -> str:

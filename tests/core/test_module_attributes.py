@@ -284,22 +284,16 @@ def test_the_loss_finds_what_the_forward_left() -> None:
     assert ft.tree.equal(found.params, expected.params)
 
 
-def test_a_cache_without_tensors_is_left_alone() -> None:
-    calls: list[int] = []
-
-    class Loading(Scaled):
-        @functools.lru_cache  # noqa: B019
-        def net(self) -> nn.Module:
-            calls.append(1)
-            return nn.Linear(3, 3)
-
-        def factor(self) -> Any:
-            return self.net().bias.shape[0]
-
-    made = program(Loading())
-    state, _ = made.train_step(made.init(), X)
-    made.train_step(state, X)
-    assert len(calls) == 1
+def test_a_cached_method_begins_empty() -> None:
+    """Nothing but the cache knows whether its entries depend on a state."""
+    model = LruCache()
+    made = program(model)
+    state = made.init()
+    expected = made.eval_step(state, X)
+    model.table(2)
+    model.scale.data.fill_(3)
+    assert ft.tree.equal(dict(made.eval_step(state, X)), dict(expected))
+    assert model.table.cache_info().currsize == 0
 
 
 def test_a_counter_of_the_modules_own_goes_on() -> None:
@@ -354,5 +348,5 @@ def test_parameters_made_in_a_forward_are_refused() -> None:
 
     made = program(nn.Sequential(Late()))
     for _ in range(2):
-        with pytest.raises(ModelError, match=r"the forward made \['0.last'\]"):
+        with pytest.raises(ModelError, match=r"registered \['0.last'\]"):
             made.train_step(made.init(), X)

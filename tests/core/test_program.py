@@ -978,7 +978,7 @@ class TestBuffersThatAreNone:
         loss = lambda model, x: model(x).square().mean()  # noqa: E731
         program = ft.program(Centered(True), loss, ft.optim.SGD(lr=0.1))
         for step in (program.train_step, program.eval_step, program.train_step):
-            with pytest.raises(errors.ModelError, match=r"filled \['mean'\]"):
+            with pytest.raises(errors.ModelError, match=r"registered \['mean'\]"):
                 step(program.init(), torch.ones(3, 2))
 
     def test_a_cache_may_be_filled(self) -> None:
