@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from functrain.errors import ModelError, UnsupportedError
+from functrain.errors import UnsupportedError
 
 
 def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
@@ -36,14 +36,6 @@ def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
     pairs = zip(reversed(buffer.shape), reversed(shape), strict=False)
     broadcast = buffer.ndim <= len(shape) and all(ours in (1, theirs) for ours, theirs in pairs)
     return broadcast or buffer.numel() == 0
-
-
-def removed(paths: list[str]) -> ModelError:
-    """Return what to raise where a forward has removed buffers of the state."""
-    return ModelError(
-        f"the forward removed {paths[:8]}, or set it to None: a buffer in the state must stay a "
-        "tensor. Give it an empty one instead: torch.zeros(0)"
-    )
 
 
 BufferRule: TypeAlias = Literal["mean", "sum", "first"]

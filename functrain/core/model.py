@@ -9,22 +9,30 @@ assignment each. Afterwards the module has the tensors and the modes that it had
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, NamedTuple
 
 import attrs
 from torch import Tensor, nn
 
-from functrain.core import held_parts
-from functrain.core.buffers import Statistic, removed, statistics
+from functrain.core.buffers import Statistic, statistics
 from functrain.core.in_place_writes import InPlaceWrites
-from functrain.core.lent_modules import Factory, checked, copy_module, made_by
 from functrain.core.module_attributes import Attributes
 from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
 from functrain.core.optimizer import NamedParams
 from functrain.core.outside_parameters import OutsideParameters
 from functrain.core.rng import turn
 from functrain.core.state import Tensors
+from functrain.core.user_module import Factory, copy_module, made_by, refuse
 from functrain.errors import ModelError
+
+
+class Modes(NamedTuple):
+    """The ``__dict__`` of each submodule with a ``training`` flag, and its flags by mode."""
+
+    flagged: list[dict[str, Any]]
+    flags: dict[bool, list[bool]]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -36,16 +44,13 @@ class FunctionalModule:
         factory: makes modules with fresh initial values, or ``None``.
         params: initial parameters by path (ties appear once, under their first name).
         requires_grad: paths that the user's module marks as trainable.
-        places: every place in the module that holds a tensor, with its path.
-        first_places: for each path, the place where ``nn.Module`` holds the tensor.
+        places: every place in the module that holds a tensor.
+        param_places: for each parameter, the place where ``nn.Module`` holds it.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
         lists: attributes of submodules that are lists of tensors; a forward may put new lists in
             their place (``nn.LSTM`` does), which would keep a state alive.
-        attributes: of the module, which a forward may fill.
-        modes: each submodule's ``__dict__`` with its ``training`` flag in train and in eval mode.
         statistics: of batch norms, by path.
-        outside: whether a loss was searched for parameters outside of the model.
     """
 
     module: nn.Module
@@ -53,13 +58,14 @@ class FunctionalModule:
     params: Tensors
     buffers: Tensors
     requires_grad: frozenset[str]
-    places: list[tuple[str, Place]]
-    first_places: dict[str, Place]
+    places: list[Place]
+    param_places: list[Place]
+    buffer_places: list[Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
     lists: list[tuple[dict[str, Any], str, Any]]
     attributes: Attributes
-    modes: list[tuple[dict[str, Any], bool, bool]]
+    modes: Modes
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
@@ -86,9 +92,30 @@ class FunctionalModule:
             )
         return _copies(source.params), _copies(source.buffers)
 
-    def bound(self, params: Tensors, buffers: Tensors, training: bool) -> _Bound:
-        """Return a context in which the module computes with these tensors, in this mode."""
-        return _Bound(self, params, buffers, training)
+    @contextmanager
+    def bound(self, params: Tensors, buffers: Tensors, training: bool) -> Iterator[nn.Module]:
+        """Let the module compute with these tensors, in this mode; afterwards it is as before."""
+        tensors = self._in_places({**params, **buffers})
+        flagged, flags = self.modes
+        self.attributes.enter(training)
+        before, failed = [container[key] for _, container, key in self.places], True
+        modes = _switch(flagged, flags[training])
+        try:
+            _put(self.places, tensors)
+            yield self.module
+            failed = False
+        finally:
+            _put(self.places, before)
+            _switch(flagged, modes)
+            for own, name, value in self.lists:
+                own[name] = value
+            self.attributes.exit(training, failed)
+
+    def _in_places(self, tensors: Tensors) -> list[Tensor]:
+        """Return a tensor for each place; a ``KeyError`` tells that they are of another model."""
+        if len(tensors) != len(self.params) + len(self.buffers):
+            raise KeyError(min(tensors.keys() ^ {*self.params, *self.buffers}))
+        return [tensors[path] for path, *_ in self.places]
 
     def lent(
         self, params: Tensors, buffers: Tensors, training: bool, differentiated: Iterable[str] = ()
@@ -101,41 +128,37 @@ class FunctionalModule:
         Parameters that a forward writes to, and buffers, are copied; the parameters
         ``differentiated`` become leaves that require gradients.
         """
-        given = self.writes.owned(params)
+        given = {**self.writes.owned(params), **_copies(buffers)}
         for path in differentiated:
             given[path] = params[path].detach().clone().requires_grad_()
-        tensors = {**given, **{path: buffer.clone() for path, buffer in buffers.items()}}
-        self.require_paths(tensors)
+        self._in_places(given)
         with turn():  # a step in another thread binds the module to its own tensors
-            module = self._copied(tensors)
-        flagged = [one for one in module.modules() if "training" in vars(one)]
-        for one, (_, in_training, in_evaluation) in zip(flagged, self.modes, strict=True):
-            one.training = in_training if training else in_evaluation
+            module = self._copied(given)
+        flagged = [vars(one) for one in module.modules() if "training" in vars(one)]
+        _switch(flagged, self.modes.flags[training])
         return module
 
     def _copied(self, tensors: Tensors) -> nn.Module:
         """Return another module like this one that has these tensors in all places."""
         # A copy of an object is looked for by id first, so no tensor is copied.
-        places = {id(held[key]): tensors[path] for path, (held, key) in self.places}
+        memo = {id(container[key]): tensors[path] for path, container, key in self.places}
         try:
-            module = copy_module(self.module, places)
+            module = copy_module(self.module, memo)
         except ModelError:
             if self.factory is None:
                 raise
-            return _with(self.factory, tensors)
-        parts = [vars(one) for one in module.modules()]
-        held = {
-            id(t)
-            for one in parts
-            for t in (*one["_parameters"].values(), *one["_buffers"].values())
-        }
-        if all(id(tensor) in held for tensor in tensors.values()):
-            return module
-        return _with(lambda: module, tensors)  # a __deepcopy__ has passed by the memo
+            module = made_by(self.factory, seed=0)
+        parts = [*module.modules()]
+        held = [*chain(*(one._parameters.values() for one in parts)), *module.buffers()]
+        if not set(map(id, tensors.values())) <= set(map(id, held)):
+            # It was made by the factory, or by a __deepcopy__ that ignores the memo.
+            for path, container, key in functionalize(lambda: module).places:
+                container[key] = tensors.get(path, container[key])
+        return module
 
     def current_params(self) -> Tensors:
         """Return the parameters the module holds now."""
-        return {path: held[key] for path, (held, key) in self._places(self.params)}
+        return {path: container[key] for path, container, key in self.param_places}
 
     def current_buffers(self, bound: Tensors) -> Tensors:
         """Return the buffers the module holds now, detached; see :meth:`held_buffers`.
@@ -147,56 +170,27 @@ class FunctionalModule:
 
     def held_buffers(self) -> Tensors:
         """Return the buffers of the module; a forward may have replaced some by assignment."""
-        found = {path: held.get(key) for path, (held, key) in self._places(self.buffers)}
+        found = {path: container.get(key) for path, container, key in self.buffer_places}
         if gone := [path for path, buffer in found.items() if buffer is None]:
-            raise removed(gone)
+            raise ModelError(
+                f"the forward removed {gone[:8]}, or set it to None: a buffer in the state must "
+                "stay a tensor. Give it an empty one instead: torch.zeros(0)"
+            )
         return found
 
-    def _places(self, paths: Tensors) -> Iterator[tuple[str, Place]]:
-        return zip(paths, map(self.first_places.__getitem__, paths), strict=True)
 
-    def require_paths(self, tensors: Tensors) -> None:
-        """Refuse the tensors of another program's state by a ``KeyError``, which is explained."""
-        if tensors.keys() != self.first_places.keys():
-            raise KeyError(min(tensors.keys() ^ self.first_places.keys()))
+def _put(places: list[Place], tensors: list[Tensor]) -> None:
+    for (_, container, key), tensor in zip(places, tensors, strict=True):
+        container[key] = tensor
 
 
-class _Bound:
-    """Puts tensors into a module on entry; puts back what was there on exit, so it nests."""
-
-    __slots__ = ("model", "modes", "previous", "tensors", "training")
-
-    def __init__(
-        self, model: FunctionalModule, params: Tensors, buffers: Tensors, training: bool
-    ) -> None:
-        self.model = model
-        self.tensors = {**params, **buffers}
-        self.training = training
-        self.previous: list[Tensor] = []
-        self.modes: list[bool] = []
-
-    def __enter__(self) -> nn.Module:
-        model, tensors = self.model, self.tensors
-        model.require_paths(tensors)
-        model.attributes.enter(self.training)
-        previous = self.previous
-        for path, (container, key) in model.places:
-            previous.append(container[key])
-            container[key] = tensors[path]
-        self.modes = [attributes["training"] for attributes, *_ in model.modes]
-        for attributes, *flags in model.modes:
-            attributes["training"] = flags[0] if self.training else flags[1]
-        return model.module
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        model = self.model
-        for (_path, (container, key)), tensor in zip(model.places, self.previous, strict=True):
-            container[key] = tensor
-        for (attributes, *_flags), mode in zip(model.modes, self.modes, strict=True):
-            attributes["training"] = mode
-        for attributes, key, owner in model.lists:
-            attributes[key] = owner
-        model.attributes.exit(self.training, failed=kind is not None)
+def _switch(flagged: list[dict[str, Any]], flags: list[bool]) -> list[bool]:
+    """Set the ``training`` flags of modules, and return those before."""
+    before = [own["training"] for own in flagged]
+    if before != flags:
+        for own, flag in zip(flagged, flags, strict=True):
+            own["training"] = flag
+    return before
 
 
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
@@ -205,21 +199,23 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     The seed is that under which a factory runs.
     """
     factory = None if isinstance(source, nn.Module) else source
-    module = checked(source) if isinstance(source, nn.Module) else made_by(source, seed)
+    module = source if isinstance(source, nn.Module) else made_by(source, seed)
+    refuse(module)
     plain = plain_paths(module, all_paths(module))
     params: Tensors = {plain[path]: p for path, p in module.named_parameters()}
     buffers = {plain[path]: b for path, b in module.named_buffers()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
-    found = tensor_places(module, paths)
-    held_parts.refuse_tensors(module, paths)
+    places = tensor_places(module, paths)
+    first = {place.path: place for place in reversed(places)}
     return FunctionalModule(
         module=module,
         factory=factory,
         params=_initial(params, factory),
         buffers=_initial(buffers, factory),
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
-        places=[(path, place) for path, places in found.items() for place in places],
-        first_places={path: places[0] for path, places in found.items()},
+        places=places,
+        param_places=[first[path] for path in params],
+        buffer_places=[first[path] for path in buffers],
         aliases=_aliases(module, paths),
         hooks={
             plain[path]: list(p._backward_hooks.values())
@@ -232,14 +228,6 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
     )
-
-
-def _with(factory: Factory, tensors: Tensors) -> nn.Module:
-    """Return the module that a factory makes, with other tensors."""
-    made = functionalize(factory)
-    for path, (container, key) in made.places:
-        container[key] = tensors.get(path, container[key])
-    return made.module
 
 
 def _initial(tensors: Tensors, factory: Factory | None) -> Tensors:
@@ -262,27 +250,20 @@ def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
     return {name: path for name, path in names if path != name}
 
 
-def _without_modes(module: nn.Module) -> ModelError:
-    return ModelError(
-        f"this {type(module).__name__} does not change between training and evaluation, as modules "
-        "of torch.export do not: its train() cannot be called or copied. Give the module that was "
-        "exported"
-    )
-
-
-def _modes(module: nn.Module) -> list[tuple[dict[str, Any], bool, bool]]:
-    """Return the flag of every submodule in both modes, as the user's own ``train()`` sets it."""
+def _modes(module: nn.Module) -> Modes:
+    """Return the flags of all submodules in both modes, as the user's own ``train()`` sets them."""
     # A module that torch.compile wraps has the flag of the one inside.
-    own = [m for m in module.modules() if "training" in vars(m)]
-    before = [m.training for m in own]
-    try:
-        module.train(False)
-    except NotImplementedError as error:
-        raise _without_modes(module) from error
-    in_evaluation = [m.training for m in own]
-    module.train(True)
-    in_training = [m.training for m in own]
-    for one, mode in zip(own, before, strict=True):
-        one.training = mode
-    attributes = [vars(m) for m in own]
-    return list(zip(attributes, in_training, in_evaluation, strict=True))
+    flagged = [vars(one) for one in module.modules() if "training" in vars(one)]
+    before, flags = [own["training"] for own in flagged], {}
+    for mode in (False, True):
+        try:
+            module.train(mode)
+        except NotImplementedError as error:
+            raise ModelError(
+                f"this {type(module).__name__} does not change between training and evaluation, as "
+                "modules of torch.export do not: its train() cannot be called or copied. Give the "
+                "module that was exported"
+            ) from error
+        flags[mode] = [own["training"] for own in flagged]
+    _switch(flagged, before)
+    return Modes(flagged, flags)
