@@ -1,11 +1,8 @@
-"""Buffers that a forward changes: the shapes they may take, and those that no state holds.
+"""Buffers over the parts of a step, and the shapes that they may take.
 
-A state has the buffers that the module had when the program was made. A later one would stay in
-the module: lost when a run is resumed, and visible to steps from unrelated states.
-
-In a step of several parts, batch norm's statistics end as if the parts had gone through it one
-after another: each forward moves them by a fixed share towards those of its part, so
-the moves of parts that all began with the same statistics can be composed.
+Batch norm's statistics end as if the parts had gone through it one after another: each forward
+moves them by a fixed share towards those of its part, so the moves of parts that all began with
+the same statistics can be composed.
 """
 
 from __future__ import annotations
@@ -13,12 +10,10 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-from functrain.errors import UnsupportedError
 
 
 def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
@@ -36,10 +31,6 @@ def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
     pairs = zip(reversed(buffer.shape), reversed(shape), strict=False)
     broadcast = buffer.ndim <= len(shape) and all(ours in (1, theirs) for ours, theirs in pairs)
     return broadcast or buffer.numel() == 0
-
-
-BufferRule: TypeAlias = Literal["mean", "sum", "first"]
-"""``mean`` of the values of all parts; ``sum`` of their increments; the value of the ``first``."""
 
 
 class Statistic(NamedTuple):
@@ -82,11 +73,16 @@ def statistics_after(
     """
     counters = {one.counter for one in found.values()}
     counts = {path: [buffers[path] for buffers in each] for path in counters}
-    after = {path: by_rule(path, old[path], values, "sum") for path, values in counts.items()}
+    after = {path: summed(old[path], values) for path, values in counts.items()}
     for path, one in found.items():
         values = [buffers[path] for buffers in each]
         after[path] = in_turn(one, old[path], values, counts[one.counter], old[one.counter])
     return after
+
+
+def summed(old: Tensor, each: Sequence[Tensor]) -> Tensor:
+    """Return a buffer as if the parts had added to it one after another."""
+    return functools.reduce(operator.add, (value - old for value in each), old)
 
 
 def in_turn(
@@ -109,29 +105,3 @@ def in_turn(
         kept = torch.pow(start.new_full((), 1 - found.momentum), many)
         now = now * kept + (value.double() - start * kept)
     return now.to(old.dtype)
-
-
-def by_rule(path: str, old: Tensor, each: Sequence[Tensor], rule: BufferRule | None) -> Tensor:
-    """Return a buffer of which only its values are known.
-
-    ``each`` is from ``old``, after each part. A rule of ``None`` takes the mean of floating-point
-    buffers and the sum of integer ones.
-    """
-    if any(value.shape != old.shape or value.dtype != old.dtype for value in each):
-        raise not_combined(path, f"its shape or dtype changed from {list(old.shape)} {old.dtype}")
-    if rule == "first":
-        return each[0]
-    averages = old.is_floating_point() or old.is_complex()
-    if old.dtype is torch.bool or (rule == "mean" and not averages):
-        raise not_combined(path, f"the parts of the step left other values of {old.dtype} in it")
-    if rule == "sum" or (rule is None and not averages):
-        return functools.reduce(operator.add, (value - old for value in each), old)
-    return functools.reduce(operator.add, each) / len(each)
-
-
-def not_combined(path: str, reason: str) -> UnsupportedError:
-    """Return what to raise where the parts of a step leave values that cannot be combined."""
-    return UnsupportedError(
-        f"buffer {path!r} cannot be combined over the parts of a step: {reason}. Say which value "
-        'counts, functrain.sharded(..., buffers={"' + path + '": "first"}), or train with parts=1'
-    )

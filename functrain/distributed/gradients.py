@@ -29,7 +29,6 @@ from functrain.core.accumulation import (
     unscaled,
 )
 from functrain.core.batch_parts import BatchParts
-from functrain.core.buffers import BufferRule
 from functrain.core.gradients import (
     Gradients,
     by_autograd,
@@ -41,9 +40,10 @@ from functrain.core.loss import LossOutput
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout
+from functrain.distributed.buffers import BufferRule, combined, first_of
 from functrain.distributed.group import World
 from functrain.distributed.placed import Placed
-from functrain.distributed.results import Gathering, combined, first_of, loss_outputs_of
+from functrain.distributed.results import Gathering, loss_outputs_of
 from functrain.distributed.step_facts import Comparison, Facts, agreed, facts_of
 from functrain.distributed.sums import Sums
 from functrain.errors import UnsupportedError

@@ -1,15 +1,14 @@
 """The results of all parts of a step, on every rank, and how they are combined.
 
 They take two rounds of messages: the few numbers by which the sums of the gradients are divided,
-then everything else, among it the divided sums. Losses, metrics and buffers are combined in the
-order of the parts.
+then everything else, among it the divided sums. Losses and metrics are combined in the order of the
+parts; see ``buffers.py`` for buffers.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -19,14 +18,13 @@ from torch import Tensor
 from functrain import tree
 from functrain.core import clipping
 from functrain.core.accumulation import PartSums
-from functrain.core.buffers import BufferRule, Statistic, by_rule, not_combined, statistics_after
 from functrain.core.gradients import scaled
 from functrain.core.loss import LossOutput
 from functrain.core.state import Tensors
 from functrain.distributed.buckets import Layout, order_of_blocks
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World
-from functrain.distributed.step_facts import Facts, same
+from functrain.distributed.step_facts import Facts
 from functrain.distributed.sums import Sums
 
 _HEAD = 3
@@ -194,60 +192,3 @@ def loss_outputs_of(
         LossOutput(one["loss"], None, {name: one[name] for name in names}) for one in values
     ]
     return loss_outputs, [one["weight"] for one in values]
-
-
-def combined(
-    statistics: Mapping[str, Statistic],
-    rules: Mapping[str, BufferRule],
-    before: Tensors,
-    each: Sequence[Tensors],
-) -> Tensors:
-    """Return the buffers after a step from those after each part.
-
-    Rules by pattern go before what is known of batch norms; the first that matches counts.
-    """
-    if len(each) == 1:
-        return {**before, **each[0]}
-    after = {path: [part[path] for part in each] for path in each[0]}
-    norms = {path: one for path, one in statistics.items() if {path, one.counter} & after.keys()}
-    whole = [{**before, **part} for part in each]
-    found = {**before, **statistics_after(norms, before, whole)}
-    known = {*norms, *(one.counter for one in norms.values())}
-    for path, values in after.items():
-        rule = _rule_of(path, rules)
-        if rule is not None or path not in known:
-            found[path] = _combined_value(path, before[path], values, rule)
-    return {path: found[path] for path in before}
-
-
-def _rule_of(path: str, rules: Mapping[str, BufferRule]) -> BufferRule | None:
-    """Return the rule of the first pattern that matches."""
-    return next((rule for pattern, rule in rules.items() if fnmatchcase(path, pattern)), None)
-
-
-def first_of(
-    world: World,
-    rules: Mapping[str, BufferRule],
-    own: Sequence[Tensors],
-    paths: Sequence[str],
-    bounds: Sequence[int],
-) -> Tensors:
-    """Return buffers whose shape or dtype the forward changes: those of the first part."""
-    for path in paths:
-        if bounds[-1] > 1 and _rule_of(path, rules) != "first":
-            raise not_combined(path, "its shape or dtype changes in the forward")
-    mine = {path: own[0][path].detach().cpu() for path in paths} if own else None
-    every = [one for one in world.gathered(mine) if one is not None]
-    return own[0] if own and len(every) == 1 else every[0]
-
-
-def _combined_value(
-    path: str, before: Tensor, each: Sequence[Tensor], rule: BufferRule | None
-) -> Tensor:
-    """Return one buffer; a value on which all parts agree is taken as it is, unless summed."""
-    averages = before.is_floating_point() or before.is_complex()
-    counts = not averages and before.dtype is not torch.bool
-    adds_up = rule == "sum" or (rule is None and counts)
-    if not adds_up and all(same(one, each[0]) for one in each):
-        return each[0]
-    return by_rule(path, before, each, rule)

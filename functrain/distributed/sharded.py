@@ -11,9 +11,9 @@ from torch import nn
 
 from functrain.core import step
 from functrain.core.batch_parts import Sharing
-from functrain.core.buffers import BufferRule
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
+from functrain.distributed.buffers import BufferRule
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World, current
 from functrain.distributed.placement import Placement
