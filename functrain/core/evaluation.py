@@ -16,13 +16,12 @@ from functrain.core import precision
 from functrain.core.batch import Batch
 from functrain.core.batch_lending import copied
 from functrain.core.batch_splitting import MicroBatches
-from functrain.core.in_place_writes import Versions
 from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState, fields_of, lend
 from functrain.core.torch_internals import is_below_func
-from functrain.errors import ConfigurationError, UnsupportedError
+from functrain.errors import ConfigurationError, ImpurityError, UnsupportedError
 
 
 def loss_output(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -> LossOutput:
@@ -117,17 +116,23 @@ def module(
 def _lending(fixed: StaticParts, state: TrainState, weights: str) -> Iterator[Tensors]:
     """Lend the weights of a state to a block."""
     lent = weights_of(fixed, state, weights)
-    versions = Versions(lent, f"state.{weights}")
+    before = {path: one._version for path, one in lent.items() if not one.is_inference()}
     outside = precision.is_lending.get()
     precision.is_lending.set(True)
     try:
         yield lent
     finally:
         precision.is_lending.set(outside)
-    versions.refuse_writes(
-        "the block to which a module was lent",
-        "The module has the tensors of the state; copy.deepcopy(module) has its own.",
-    )
+    if found := [path for path, version in before.items() if lent[path]._version != version]:
+        raise ImpurityError(
+            "the block to which a module was lent",
+            [
+                f"state.{weights}.{path} was changed in place: compute another tensor, x + y "
+                "instead of x += y or x.add_(y)"
+                for path in found
+            ],
+            "The module has the tensors of the state; copy.deepcopy(module) has its own.",
+        )
 
 
 def weights_of(fixed: StaticParts, state: TrainState, weights: str) -> Tensors:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import attrs
 from torch import Tensor, nn
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 from functrain.core.buffers import Statistic, statistics
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.module_attributes import Attributes
-from functrain.core.module_tensors import Place, all_paths, lists, plain_paths, tensor_places
+from functrain.core.module_tensors import (
+    OutsideParameters,
+    Place,
+    aliases,
+    all_paths,
+    lists,
+    plain_paths,
+    tensor_places,
+)
 from functrain.core.optimizer import NamedParams
-from functrain.core.outside_parameters import OutsideParameters
 from functrain.core.rng import turn
 from functrain.core.state import Tensors
 from functrain.core.user_module import Factory, copy_module, made_by, refuse
 from functrain.errors import ModelError
-
-
-class Modes(NamedTuple):
-    """The ``__dict__`` of each submodule with a ``training`` flag, and its flags by mode."""
-
-    flagged: list[dict[str, Any]]
-    flags: dict[bool, list[bool]]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -48,8 +48,9 @@ class FunctionalModule:
         param_places: for each parameter, the place where ``nn.Module`` holds it.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
-        lists: attributes of submodules that are lists of tensors; a forward may put new lists in
-            their place (``nn.LSTM`` does), which would keep a state alive.
+        settings: other places that are bound: the ``training`` flags of submodules, and lists of
+            tensors, which a forward may replace by others (``nn.LSTM`` does).
+        modes: the values of ``settings`` in training and in evaluation.
         statistics: of batch norms, by path.
     """
 
@@ -63,9 +64,9 @@ class FunctionalModule:
     buffer_places: list[Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
-    lists: list[tuple[dict[str, Any], str, Any]]
+    settings: list[Place]
+    modes: dict[bool, list[Any]]
     attributes: Attributes
-    modes: Modes
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
@@ -95,20 +96,16 @@ class FunctionalModule:
     @contextmanager
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> Iterator[nn.Module]:
         """Let the module compute with these tensors, in this mode; afterwards it is as before."""
-        tensors = self._in_places({**params, **buffers})
-        flagged, flags = self.modes
+        values = [*self._in_places({**params, **buffers}), *self.modes[training]]
+        places, failed = [*self.places, *self.settings], True
         self.attributes.enter(training)
-        before, failed = [container[key] for _, container, key in self.places], True
-        modes = _switch(flagged, flags[training])
+        before = [container[key] for _, container, key in places]
         try:
-            _put(self.places, tensors)
+            _put(places, values)
             yield self.module
             failed = False
         finally:
-            _put(self.places, before)
-            _switch(flagged, modes)
-            for own, name, value in self.lists:
-                own[name] = value
+            _put(places, before)
             self.attributes.exit(training, failed)
 
     def _in_places(self, tensors: Tensors) -> list[Tensor]:
@@ -134,8 +131,7 @@ class FunctionalModule:
         self._in_places(given)
         with turn():  # a step in another thread binds the module to its own tensors
             module = self._copied(given)
-        flagged = [vars(one) for one in module.modules() if "training" in vars(one)]
-        _switch(flagged, self.modes.flags[training])
+        _put(_flags(module), self.modes[training])
         return module
 
     def _copied(self, tensors: Tensors) -> nn.Module:
@@ -179,18 +175,9 @@ class FunctionalModule:
         return found
 
 
-def _put(places: list[Place], tensors: list[Tensor]) -> None:
-    for (_, container, key), tensor in zip(places, tensors, strict=True):
-        container[key] = tensor
-
-
-def _switch(flagged: list[dict[str, Any]], flags: list[bool]) -> list[bool]:
-    """Set the ``training`` flags of modules, and return those before."""
-    before = [own["training"] for own in flagged]
-    if before != flags:
-        for own, flag in zip(flagged, flags, strict=True):
-            own["training"] = flag
-    return before
+def _put(places: list[Place], values: list[Any]) -> None:
+    for (_, container, key), value in zip(places, values, strict=False):
+        container[key] = value
 
 
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
@@ -206,6 +193,8 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     buffers = {plain[path]: b for path, b in module.named_buffers()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
     places = tensor_places(module, paths)
+    flags, owners = _flags(module), lists(module, paths)
+    owned = [container[key] for _, container, key in owners]
     first = {place.path: place for place in reversed(places)}
     return FunctionalModule(
         module=module,
@@ -216,14 +205,14 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         places=places,
         param_places=[first[path] for path in params],
         buffer_places=[first[path] for path in buffers],
-        aliases=_aliases(module, paths),
+        aliases=aliases(module, paths),
         hooks={
             plain[path]: list(p._backward_hooks.values())
             for path, p in module.named_parameters()
             if p._backward_hooks
         },
-        lists=lists(module, paths),
-        modes=_modes(module),
+        settings=[*flags, *owners],
+        modes={mode: [*values, *owned] for mode, values in _modes(module, flags).items()},
         attributes=Attributes(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
@@ -240,22 +229,17 @@ def _copies(tensors: Tensors) -> Tensors:
     return {path: tensor.clone() for path, tensor in tensors.items()}
 
 
-def _aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
-    everything = [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]
-    plain = plain_paths(module, [name for name, _ in everything])
-    names = [(plain[name], paths[id(tensor)]) for name, tensor in everything]
-    return {name: path for name, path in names if path != name}
-
-
-def _modes(module: nn.Module) -> Modes:
-    """Return the flags of all submodules in both modes, as the user's own ``train()`` sets them."""
+def _flags(module: nn.Module) -> list[Place]:
+    """Return the places of all ``training`` flags."""
     # A module that torch.compile wraps has the flag of the one inside.
-    flagged = [vars(one) for one in module.modules() if "training" in vars(one)]
-    before, flags = [own["training"] for own in flagged], {}
-    for mode in (False, True):
+    own = [vars(one) for one in module.modules() if "training" in vars(one)]
+    return [Place("", attributes, "training") for attributes in own]
+
+
+def _modes(module: nn.Module, flags: list[Place]) -> dict[bool, list[Any]]:
+    """Return the flags in both modes, as the user's own ``train()`` sets them."""
+    before, modes = [own[key] for _, own, key in flags], {}
+    for mode in (True, False):
         try:
             module.train(mode)
         except NotImplementedError as error:
@@ -264,6 +248,6 @@ def _modes(module: nn.Module) -> Modes:
                 "modules of torch.export do not: its train() cannot be called or copied. Give the "
                 "module that was exported"
             ) from error
-        flags[mode] = [own["training"] for own in flagged]
-    _switch(flagged, before)
-    return Modes(flagged, flags)
+        modes[mode] = [own[key] for _, own, key in flags]
+    _put(flags, before)
+    return modes

@@ -21,11 +21,16 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
-from functrain.errors import ModelError
+from functrain.errors import ModelError, UntrainedParameterWarning
+from functrain.errors.base import warn
 
 
 class Place(NamedTuple):
-    """A mutable container of a module that holds a tensor, and the key it is held under."""
+    """A mutable container of a module, and the key that something is held under.
+
+    Attributes:
+        path: of the tensor that is held there.
+    """
 
     path: str
     container: Any
@@ -59,10 +64,10 @@ def _unreachable(what: str, path: str, remedy: str) -> ModelError:
     )
 
 
-def lists(module: nn.Module, paths: dict[int, str]) -> list[tuple[dict[str, Any], str, Any]]:
-    """Return attributes that are lists with some of the tensors, with the module's ``__dict__``."""
+def lists(module: nn.Module, paths: dict[int, str]) -> list[Place]:
+    """Return the places of attributes that are lists with some of the tensors."""
     return [
-        (vars(submodule), name, value)
+        Place("", vars(submodule), name)
         for submodule in module.modules()
         for name, value in vars(submodule).items()
         if isinstance(value, list) and any(id(part) in paths for part in value)
@@ -152,6 +157,15 @@ def all_paths(module: nn.Module) -> list[str]:
     return [path for path, _ in (*module.named_parameters(), *module.named_buffers())]
 
 
+def aliases(module: nn.Module, paths: dict[int, str]) -> dict[str, str]:
+    """Return the other names of tied tensors, each with the path that it stands for."""
+    parameters = module.named_parameters(remove_duplicate=False)
+    named = [*parameters, *module.named_buffers(remove_duplicate=False)]
+    plain = plain_paths(module, [name for name, _ in named])
+    pairs = [(plain[name], paths[id(tensor)]) for name, tensor in named]
+    return {name: path for name, path in pairs if path != name}
+
+
 def shown_layers(module: nn.Module) -> dict[str, str]:
     """Return the ``repr`` of each module without submodules, by path without wrappers.
 
@@ -174,4 +188,42 @@ def _wrappers(module: nn.Module) -> list[tuple[str, str]]:
             found.append((f"{outside}_orig_mod.", outside))
         elif isinstance(one, DataParallel):
             found.append((f"{outside}module.", outside))
+    return found
+
+
+class OutsideParameters:
+    """Parameters outside of the model on which a loss depends, and which no step will train.
+
+    A criterion may have some (class centers, a temperature). A program trains those of its model,
+    which are bound as tensors. Its first loss is searched for others.
+    """
+
+    searched = False
+
+    def warn_of(self, loss: Tensor) -> None:
+        """Warn of trainable parameters in the graph of a loss."""
+        self.searched = True
+        shapes = [list(parameter.shape) for parameter in _parameters_below(loss)]
+        if shapes:
+            warn(
+                f"the loss depends on {len(shapes)} trainable parameters outside of the model, of "
+                f"the shapes {shapes[:8]}, which no step trains. To train them, make them a part "
+                "of the model, as in ModuleDict({'net': net, 'criterion': criterion}); if they "
+                "are constants, say so: module.requires_grad_(False)",
+                UntrainedParameterWarning,
+            )
+
+
+def _parameters_below(loss: Tensor) -> list[nn.Parameter]:
+    """Return the parameters in the graph of a loss, in an order that the graph alone decides."""
+    pending, seen, found = [loss.grad_fn], {None, loss.grad_fn}, []
+    while pending:
+        node = pending.pop()
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, nn.Parameter):
+            found.append(variable)
+        for below, _ in getattr(node, "next_functions", ()):
+            if below not in seen:
+                seen.add(below)
+                pending.append(below)
     return found

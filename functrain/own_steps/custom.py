@@ -13,7 +13,6 @@ from torch import Tensor
 from functrain import tree
 from functrain.core.batch import Batch
 from functrain.core.first_step import require_state
-from functrain.core.in_place_writes import Versions
 from functrain.core.loss import Metrics
 from functrain.core.recipe import Nonfinite
 from functrain.core.rng import Rng, checked_seed
@@ -24,6 +23,7 @@ from functrain.errors.validators import one_of
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe, initial
 from functrain.own_steps.states import CustomState, device_of
+from functrain.own_steps.versions import Versions
 from functrain.tree.nodes import copy
 
 

@@ -11,7 +11,6 @@ import torch
 from functrain.core import learning_rate
 from functrain.core.batch import Batch
 from functrain.core.first_step import require_state
-from functrain.core.in_place_writes import Versions
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram, donating, require_program
 from functrain.core.rng import Rng, checked_seed
@@ -30,6 +29,7 @@ from functrain.own_steps.states import (
     names_of,
     seed_of,
 )
+from functrain.own_steps.versions import Versions
 
 
 @attrs.frozen(eq=False, repr=False)
