@@ -22,6 +22,7 @@ from functrain.core.module_attributes import Attributes
 from functrain.core.module_tensors import (
     OutsideParameters,
     Place,
+    Places,
     aliases,
     all_paths,
     lists,
@@ -44,13 +45,13 @@ class FunctionalModule:
         factory: makes modules with fresh initial values, or ``None``.
         params: initial parameters by path (ties appear once, under their first name).
         requires_grad: paths that the user's module marks as trainable.
-        places: every place in the module that holds a tensor.
+        paths: of the tensors in ``places``, in which a tensor may be more than once.
+        places: every place that is bound: those of tensors, then the ``training`` flags and lists
+            of tensors, which a forward may replace by others (``nn.LSTM`` does).
+        modes: the flags and lists in training and in evaluation.
         param_places: for each parameter, the place where ``nn.Module`` holds it.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
-        settings: other places that are bound: the ``training`` flags of submodules, and lists of
-            tensors, which a forward may replace by others (``nn.LSTM`` does).
-        modes: the values of ``settings`` in training and in evaluation.
         statistics: of batch norms, by path.
     """
 
@@ -59,13 +60,13 @@ class FunctionalModule:
     params: Tensors
     buffers: Tensors
     requires_grad: frozenset[str]
-    places: list[Place]
+    paths: list[str]
+    places: Places
+    modes: dict[bool, list[Any]]
     param_places: list[Place]
     buffer_places: list[Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
-    settings: list[Place]
-    modes: dict[bool, list[Any]]
     attributes: Attributes
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
@@ -97,22 +98,21 @@ class FunctionalModule:
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> Iterator[nn.Module]:
         """Let the module compute with these tensors, in this mode; afterwards it is as before."""
         values = [*self._in_places({**params, **buffers}), *self.modes[training]]
-        places, failed = [*self.places, *self.settings], True
         self.attributes.enter(training)
-        before = [container[key] for _, container, key in places]
+        before, failed = self.places.get(), True
         try:
-            _put(places, values)
+            self.places.put(values)
             yield self.module
             failed = False
         finally:
-            _put(places, before)
+            self.places.put(before)
             self.attributes.exit(training, failed)
 
     def _in_places(self, tensors: Tensors) -> list[Tensor]:
         """Return a tensor for each place; a ``KeyError`` tells that they are of another model."""
         if len(tensors) != len(self.params) + len(self.buffers):
             raise KeyError(min(tensors.keys() ^ {*self.params, *self.buffers}))
-        return [tensors[path] for path, *_ in self.places]
+        return [tensors[path] for path in self.paths]
 
     def lent(
         self, params: Tensors, buffers: Tensors, training: bool, differentiated: Iterable[str] = ()
@@ -131,13 +131,14 @@ class FunctionalModule:
         self._in_places(given)
         with turn():  # a step in another thread binds the module to its own tensors
             module = self._copied(given)
-        _put(_flags(module), self.modes[training])
+        _flags(module).put(self.modes[training])
         return module
 
     def _copied(self, tensors: Tensors) -> nn.Module:
         """Return another module like this one that has these tensors in all places."""
         # A copy of an object is looked for by id first, so no tensor is copied.
-        memo = {id(container[key]): tensors[path] for path, container, key in self.places}
+        pairs = zip(self.paths, self.places.get(), strict=False)
+        memo = {id(held): tensors[path] for path, held in pairs}
         try:
             module = copy_module(self.module, memo)
         except ModelError:
@@ -148,8 +149,9 @@ class FunctionalModule:
         held = [*chain(*(one._parameters.values() for one in parts)), *module.buffers()]
         if not set(map(id, tensors.values())) <= set(map(id, held)):
             # It was made by the factory, or by a __deepcopy__ that ignores the memo.
-            for path, container, key in functionalize(lambda: module).places:
-                container[key] = tensors.get(path, container[key])
+            made = functionalize(lambda: module)
+            pairs = zip(made.paths, made.places.get(), strict=False)
+            made.places.put([tensors.get(path, held) for path, held in pairs])
         return module
 
     def current_params(self) -> Tensors:
@@ -175,11 +177,6 @@ class FunctionalModule:
         return found
 
 
-def _put(places: list[Place], values: list[Any]) -> None:
-    for (_, container, key), value in zip(places, values, strict=False):
-        container[key] = value
-
-
 def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModule:
     """Make a :class:`FunctionalModule` from a module (its present values) or a factory of modules.
 
@@ -192,9 +189,7 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
     params: Tensors = {plain[path]: p for path, p in module.named_parameters()}
     buffers = {plain[path]: b for path, b in module.named_buffers()}
     paths = {id(tensor): path for path, tensor in [*params.items(), *buffers.items()]}
-    places = tensor_places(module, paths)
-    flags, owners = _flags(module), lists(module, paths)
-    owned = [container[key] for _, container, key in owners]
+    places, flags, owners = tensor_places(module, paths), _flags(module), lists(module, paths)
     first = {place.path: place for place in reversed(places)}
     return FunctionalModule(
         module=module,
@@ -202,7 +197,9 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
         params=_initial(params, factory),
         buffers=_initial(buffers, factory),
         requires_grad=frozenset(path for path, p in params.items() if p.requires_grad),
-        places=places,
+        paths=[place.path for place in places],
+        places=Places([p.container for p in places], [p.key for p in places]) + flags + owners,
+        modes={mode: values + owners.get() for mode, values in _modes(module, flags).items()},
         param_places=[first[path] for path in params],
         buffer_places=[first[path] for path in buffers],
         aliases=aliases(module, paths),
@@ -211,8 +208,6 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
             for path, p in module.named_parameters()
             if p._backward_hooks
         },
-        settings=[*flags, *owners],
-        modes={mode: [*values, *owned] for mode, values in _modes(module, flags).items()},
         attributes=Attributes(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
@@ -229,16 +224,16 @@ def _copies(tensors: Tensors) -> Tensors:
     return {path: tensor.clone() for path, tensor in tensors.items()}
 
 
-def _flags(module: nn.Module) -> list[Place]:
+def _flags(module: nn.Module) -> Places:
     """Return the places of all ``training`` flags."""
     # A module that torch.compile wraps has the flag of the one inside.
     own = [vars(one) for one in module.modules() if "training" in vars(one)]
-    return [Place("", attributes, "training") for attributes in own]
+    return Places(own, ["training"] * len(own))
 
 
-def _modes(module: nn.Module, flags: list[Place]) -> dict[bool, list[Any]]:
+def _modes(module: nn.Module, flags: Places) -> dict[bool, list[Any]]:
     """Return the flags in both modes, as the user's own ``train()`` sets them."""
-    before, modes = [own[key] for _, own, key in flags], {}
+    before, modes = flags.get(), {}
     for mode in (True, False):
         try:
             module.train(mode)
@@ -248,6 +243,6 @@ def _modes(module: nn.Module, flags: list[Place]) -> dict[bool, list[Any]]:
                 "modules of torch.export do not: its train() cannot be called or copied. Give the "
                 "module that was exported"
             ) from error
-        modes[mode] = [own[key] for _, own, key in flags]
-    _put(flags, before)
+        modes[mode] = flags.get()
+    flags.put(before)
     return modes

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
+import attrs
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel
 
@@ -26,15 +27,31 @@ from functrain.errors.base import warn
 
 
 class Place(NamedTuple):
-    """A mutable container of a module, and the key that something is held under.
-
-    Attributes:
-        path: of the tensor that is held there.
-    """
+    """A mutable container of a module that holds the tensor of a path, and its key."""
 
     path: str
     container: Any
     key: Any
+
+
+@attrs.frozen
+class Places:
+    """Places whose values are read and set at once."""
+
+    containers: list[Any]
+    keys: list[Any]
+
+    def __add__(self, other: Places) -> Places:
+        return Places(self.containers + other.containers, self.keys + other.keys)
+
+    def get(self) -> list[Any]:
+        """Return the values that are there now."""
+        return [one[key] for one, key in zip(self.containers, self.keys, strict=True)]
+
+    def put(self, values: list[Any]) -> None:
+        """Set values, at as many of the places."""
+        for one, key, value in zip(self.containers, self.keys, values, strict=False):
+            one[key] = value
 
 
 def tensor_places(module: nn.Module, paths: dict[int, str]) -> list[Place]:
@@ -64,14 +81,15 @@ def _unreachable(what: str, path: str, remedy: str) -> ModelError:
     )
 
 
-def lists(module: nn.Module, paths: dict[int, str]) -> list[Place]:
+def lists(module: nn.Module, paths: dict[int, str]) -> Places:
     """Return the places of attributes that are lists with some of the tensors."""
-    return [
-        Place("", vars(submodule), name)
+    found = [
+        (vars(submodule), name)
         for submodule in module.modules()
         for name, value in vars(submodule).items()
         if isinstance(value, list) and any(id(part) in paths for part in value)
     ]
+    return Places([own for own, _ in found], [name for _, name in found])
 
 
 def entries(container: Any, seen: set[int]) -> Iterator[tuple[Any, Any, Any]]:
