@@ -127,7 +127,7 @@ class Attributes:
             self.left = names - self.settled
             self.seen += 1
         if self._is_changed():
-            self._put_back(warns=training and not failed)
+            self._put_back(training, failed)
 
     def warn_of_memory(self) -> None:
         """Warn that a forward reads what the one before it left, which no state has."""
@@ -139,7 +139,7 @@ class Attributes:
             ModuleStateWarning,
         )
 
-    def _put_back(self, warns: bool) -> None:
+    def _put_back(self, training: bool, failed: bool) -> None:
         registered = self._take_away()
         if _count_code(self.module) != self.code:
             self._adopt()
@@ -151,14 +151,14 @@ class Attributes:
         for one in [*filled, *beside]:
             one.restore(key for key in [*one.changed()] if key not in _OF_ALL)
         self._look()
-        if registered:
+        if registered and not failed:
             raise ModelError(
                 f"the forward registered {registered[:8]}, absent or None when the program was "
                 "made. No state has them: parameters would never be trained, buffers be lost. Make "
                 "them in __init__; a buffer whose shape is not known as torch.zeros(0), one that "
                 "is only a cache with persistent=False"
             )
-        if warns and numbers:
+        if numbers and training and not failed:
             self.settled |= numbers
             warn(
                 f"the forward changed the numbers {sorted(numbers)} of the module with a table; "
@@ -194,10 +194,11 @@ class Attributes:
         self.tables = [table for path, module in each for table in _tables(path, module)]
         self.dicts = [one for one in self.tables if isinstance(one.now, dict)]
         # Layers of torch keep nothing. What others put there is an attribute or a buffer.
-        self.copied = [one for one in self.dicts if not _is_of_torch(one.module)]
+        own = [one for one in self.dicts if not _is_of_torch(one.module)]
         few = [one for one in self.dicts if one.is_own or one.now is one.module._buffers]
         layers = [one for one in few if _is_of_torch(one.module)]
-        self.watched: list[dict[Any, Any]] = [one.now for one in [*self.copied, *layers]]
+        self.copied = [one for one in own if one.is_own]
+        self.watched: list[dict[Any, Any]] = [one.now for one in [*own, *layers]]
         self.sizes = list(map(len, self.watched))
         self.empty = [(now, key) for now in self.watched for key in now if now[key] is None]
         self.code = _count_code(self.module)
