@@ -113,19 +113,23 @@ def copy_module(module: nn.Module, tensors: dict[int, Tensor]) -> nn.Module:
     Raises:
         ModelError: it cannot be copied, or its copy would compute with parts of the original.
     """
-    modules = list(module.modules())
-    attributes = [pair for one in modules for pair in vars(one).items()]
+    modules = dict(module.named_modules())
+    attributes = [pair for one in modules.values() for pair in vars(one).items()]
     tables = [one for name, one in attributes if name.endswith("hooks") and isinstance(one, dict)]
     hooks = [hook for table in tables for hook in table.values()]
-    seen = {*map(id, map(vars, modules)), *map(id, tables)}
-    values = [value for one in modules for *_, value in entries(vars(one), seen)]
-    own = {id(one): one for one in (module, *values) if _is_mutable(one)}
-    for one in (*values, *hooks):
+    seen = {*map(id, map(vars, modules.values())), *map(id, tables)}
+    found = [
+        (path, key, value)
+        for path, one in modules.items()
+        for _, key, value in entries(vars(one), seen)
+    ]
+    own = {id(one): one for one in (module, *(one for *_, one in found)) if _is_mutable(one)}
+    for path, key, one in [*found, *(("", "hooks", hook) for hook in hooks)]:
         if any(id(held) in own for held in reached(kept_by(one))):
-            name = getattr(one, "__qualname__", type(one).__name__)
             raise ModelError(
-                f"{name} of {type(module).__name__} refers to a part of the module, and so would a "
-                f"copy of it, which evaluating(), module() and predict lend; {_FACTORY}"
+                f"{key!r} of {path or type(module).__name__!r} refers to a part of the module, and "
+                "so would a copy of it, which evaluating(), module() and predict lend; "
+                f"{_FACTORY}"
             )
     # An earlier forward computed these, as of nn.utils.spectral_norm; deepcopy refuses them.
     computed = [one for one in own.values() if isinstance(one, Tensor) and one.grad_fn is not None]

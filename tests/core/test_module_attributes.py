@@ -315,6 +315,23 @@ def test_a_counter_of_the_modules_own_goes_on() -> None:
     assert made.fixed.model.module.seen == [1, 2]
 
 
+def test_a_cache_that_is_filled_late_undoes_the_attributes_of_one_forward() -> None:
+    class Counting(InEvaluation):
+        calls = 0
+
+        def factor(self) -> Any:
+            self.calls += 1
+            return super().factor()
+
+    model = Counting()
+    made = program(model)
+    state = made.init()
+    for _ in range(5):
+        state, _ = made.train_step(state, X)
+    made.eval_step(state, X)
+    assert (model.calls, model.merged) == (5, None)
+
+
 def test_what_a_first_forward_sets_up_stays() -> None:
     class Hooked(Scaled):
         """Adds a hook at its first call, and remembers that it did, as transformers does."""
