@@ -66,7 +66,11 @@ def count(batch: Any) -> int:
             return n
     if (known := size(batch)) is not None:
         return known
-    return next((len(one) for one in containers.tensors(batch) if one.ndim and len(one)), 1)
+    length = 1
+    for tensor in containers.tensors(batch):
+        if tensor.ndim and (length := len(tensor)):
+            break
+    return length
 
 
 def known_size(batch: Any, purpose: Literal["mean", "duration"] = "mean") -> int:
@@ -100,7 +104,7 @@ def sizes_of_parts(value: Any, path: Path = ()) -> Iterator[tuple[Path, int | No
             yield from _sizes_of_children(value, path)
             return
         yield path, said
-        if is_structure:  # all there is may contradict an attribute of old
+        if is_structure:  # its tensors may contradict an attribute that was not brought up to date
             inside = {n for _, n in _sizes_of_children(value, path)}
             yield from [(path, n) for n in inside if len(inside) == 1]
 

@@ -390,6 +390,11 @@ class TestSizes:
         run = ft.fit(program(), [Graph(7), Graph(3)], until="4 steps", eval_data=[Graph(5)])
         assert run.state.counters.step == 4
 
+    @pytest.mark.filterwarnings("ignore::functrain.errors.EmptyBatchWarning")
+    def test_one_without_rows_is_an_empty_batch(self) -> None:
+        state, _ = program().train_step(program().init(), SimpleNamespace(x=X[:0], y=Y[:0]))
+        assert (state.counters.step, state.counters.empty) == (0, 1)
+
     def test_an_evaluation_over_several_is_refused(self) -> None:
         with pytest.raises(errors.BatchSizeError) as refused:
             ft.evaluate(program(), program().init(), [Graph(7), Graph(3)])
