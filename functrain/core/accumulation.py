@@ -65,7 +65,7 @@ def step_gradients(
     if len(batches) == 1:
         lent = lending.lend(batches[0], next(iter(given.values())).device)
         found = by_recipe(gradient, fixed)(inputs_of(fixed, own, lent.batch))
-        lent.settle()
+        lent.check_writes()
         found = unscaled(found, scale_of(state))
     else:
         found = _mean_of_parts(Parts(gradient, fixed, own, seed, lending), batches)
@@ -166,7 +166,7 @@ class Parts:
         def compute() -> Gradients:
             lent = self.lending.lend(batch, device)
             found = gradient(inputs_of(fixed, {**self.state, "buffers": own}, lent.batch))
-            lent.settle()
+            lent.check_writes()
             return found
 
         if self.seed is None:

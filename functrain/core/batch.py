@@ -1,4 +1,4 @@
-"""What a batch may be, and how many samples it has: what its class says, or all its tensors do.
+"""Batches, and their number of samples: as the class says, or as the tensors agree.
 
 A batch is any nesting of containers (see ``tree/containers.py``) with tensors and anything else
 (strings, ``None``) in it.

@@ -57,7 +57,7 @@ class BatchLending:
         return self
 
     def lend(self, batch: Batch, device: torch.device) -> LentBatch:
-        """Return a batch as the loss may get it; call ``settle`` after the loss."""
+        """Return a batch as the loss may get it; call ``check_writes`` after the loss."""
         originals: list[Tensor] = []
         if self.is_copied or torch.is_inference_mode_enabled():
             return LentBatch(self, copied(batch, device), originals, originals, [])
@@ -94,7 +94,7 @@ class LentBatch(NamedTuple):
     given: list[Tensor]
     versions: list[int]
 
-    def settle(self) -> None:
+    def check_writes(self) -> None:
         """Remember whether the loss wrote to the batch, and warn if it was the caller's.
 
         Warns:

@@ -44,15 +44,15 @@ def is_structure(value: Any) -> bool:
 def children(container: Any) -> list[tuple[Any, Any]]:
     """Return the keyed children of a container, in order.
 
-    A class known to torch's pytree has the children it flattens to. Those of any other object, a
-    dataclass or attrs instance too, are its attributes.
+    A class known to torch's pytree has the children it flattens to. Any other object, a dataclass
+    or attrs instance too, has its attributes as children.
     """
     if type(container) is dict or isinstance(container, (list, tuple)):
         return nodes.children(container)
     if is_registered(container):
         return list(enumerate(_flattened(container)[0]))
     if isinstance(container, Mapping):
-        return [*container.items(), *_beside_items(container)]
+        return [*container.items(), *_other_tensors(container)]
     return list(attributes(container).items())
 
 
@@ -109,7 +109,7 @@ def _mapping(container: Mapping[Any, Any], values: list[Any]) -> Any:
     return fresh
 
 
-def _beside_items(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+def _other_tensors(container: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     """Return the tensors in the attributes of a mapping that are not among its items."""
     own = getattr(container, "__dict__", {})
     found = [(f".{name}", value) for name, value in own.items() if isinstance(value, Tensor)]
