@@ -193,7 +193,7 @@ class Attributes:
         each = self.module.named_modules()
         self.tables = [table for path, module in each for table in _tables(path, module)]
         self.dicts = [one for one in self.tables if isinstance(one.now, dict)]
-        # Layers of torch keep nothing. What others put there is an attribute or a buffer.
+        # Forwards of torch's layers keep nothing; hooks may put attributes and buffers there.
         own = [one for one in self.dicts if not _is_of_torch(one.module)]
         few = [one for one in self.dicts if one.is_own or one.now is one.module._buffers]
         layers = [one for one in few if _is_of_torch(one.module)]
