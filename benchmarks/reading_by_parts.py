@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from functrain.core import batch_splitting
-from functrain.core.batch_parts import Sharing
 from functrain.data import Batches, Mixture, Packed, Source, as_source
+from functrain.data.batch_parts import Sharing
 from functrain.data.parts import by_parts, step_parts
 
 PARTS = 4

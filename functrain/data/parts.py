@@ -1,6 +1,6 @@
 """Read only the parts of each global batch that a rank holds.
 
-Begin with :func:`by_parts`. ``core/batch_parts.py`` says which parts those are; all ranks go
+Begin with :func:`by_parts`. ``data/batch_parts.py`` says which parts those are; all ranks go
 through the same global batches in the same order, so position and state of the data are the same on
 every rank, and the same for every number of ranks.
 """
@@ -18,8 +18,8 @@ from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from functrain.core.batch import Batch, count
-from functrain.core.batch_parts import DIGESTS, BatchParts, Place, Sharing, cut, joined
 from functrain.core.batch_splitting import part_sizes
+from functrain.data.batch_parts import DIGESTS, BatchParts, Place, Sharing, cut, joined
 from functrain.data.batches import Batches
 from functrain.data.description import fingerprint
 from functrain.data.mixture import MixtureSource

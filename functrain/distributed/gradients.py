@@ -28,7 +28,6 @@ from functrain.core.accumulation import (
     step_gradients,
     unscaled,
 )
-from functrain.core.batch_parts import BatchParts
 from functrain.core.gradients import (
     Gradients,
     by_autograd,
@@ -39,6 +38,7 @@ from functrain.core.gradients import (
 from functrain.core.loss import LossOutput
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Tensors
+from functrain.data.batch_parts import BatchParts
 from functrain.distributed.buckets import Layout
 from functrain.distributed.buffers import BufferRule, combined, first_of
 from functrain.distributed.group import World

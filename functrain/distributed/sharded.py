@@ -10,9 +10,9 @@ import attrs
 from torch import nn
 
 from functrain.core import step
-from functrain.core.batch_parts import Sharing
 from functrain.core.program import Program
 from functrain.core.protocol import require_one_step, require_plain
+from functrain.data.batch_parts import Sharing
 from functrain.distributed.buffers import BufferRule
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.group import World, current

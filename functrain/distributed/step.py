@@ -10,7 +10,6 @@ import attrs
 
 from functrain.core import step
 from functrain.core.batch import Batch
-from functrain.core.batch_parts import BatchParts, Sharing, shared
 from functrain.core.batch_splitting import MicroBatches, split_step
 from functrain.core.ema import Average
 from functrain.core.gradients import Gradients
@@ -18,6 +17,7 @@ from functrain.core.optimizer import Optimizer
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import Donation, Tensors, TrainState
+from functrain.data.batch_parts import BatchParts, Sharing, shared
 from functrain.distributed.exchange import Exchange
 from functrain.distributed.gradients import ShardedGradients, by_dtype
 from functrain.distributed.placed import Placed

@@ -13,10 +13,10 @@ from xxhash import xxh3_64, xxh3_64_intdigest
 from functrain import tree
 from functrain.core.accumulation import PartSums
 from functrain.core.batch import Batch
-from functrain.core.batch_parts import DIGESTS
 from functrain.core.batch_splitting import MicroBatches
 from functrain.core.loss import LossOutput
 from functrain.core.state import Tensors, TrainState
+from functrain.data.batch_parts import DIGESTS
 from functrain.distributed.exchange import Exchange, Pending
 from functrain.distributed.group import World
 from functrain.errors import LossError

@@ -11,7 +11,7 @@ import attrs
 import orjson
 
 from functrain import tree
-from functrain.core.batch_parts import BatchParts
+from functrain.data.batch_parts import BatchParts
 from functrain.errors import LogError, SinkWarning
 from functrain.errors.base import warn
 from functrain.errors.calls import explained

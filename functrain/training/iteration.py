@@ -10,12 +10,12 @@ from typing import Any
 import attrs
 
 from functrain.core.batch import Batch
-from functrain.core.batch_parts import Sharing
 from functrain.core.batch_splitting import MicroBatches
 from functrain.core.loss import Metrics
 from functrain.core.protocol import AnyProgram, AnyState, State, require_program
 from functrain.core.state import Counters, with_fields
 from functrain.data import Source, as_source
+from functrain.data.batch_parts import Sharing
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.data.reading_errors import naming_dead_workers

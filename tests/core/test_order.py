@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from functrain.core.accumulation import add_node, nodes
-from functrain.core.batch_parts import share
+from functrain.data.batch_parts import share
 from functrain.distributed.sums import tree_sum
 
 PARTS = st.integers(1, 16)

@@ -17,8 +17,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from functrain import tree
 from functrain.core import batch_splitting
-from functrain.core.batch_parts import BatchParts, Sharing
 from functrain.data import Batches, Mixture, Packed, Source, as_source, mixed_samples, size
+from functrain.data.batch_parts import BatchParts, Sharing
 from functrain.data.parts import by_parts, step_parts
 from functrain.data.prefetched import Prefetched
 from functrain.errors import UnsupportedError

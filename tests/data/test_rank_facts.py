@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from functrain.core.batch_parts import Sharing
 from functrain.data import Batches, Mixture, as_source, prefetched
+from functrain.data.batch_parts import Sharing
 from functrain.data.parts import by_parts
 from functrain.training.agreement import facts
 

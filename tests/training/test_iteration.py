@@ -12,7 +12,7 @@ import torch
 
 import functrain as ft
 from functrain import data
-from functrain.core.batch_parts import BatchParts, Sharing
+from functrain.data.batch_parts import BatchParts, Sharing
 from functrain.training import iteration
 from functrain.training.limits import Position
 

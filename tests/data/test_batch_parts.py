@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from functrain import MicroBatches
 from functrain.core import batch_splitting
-from functrain.core.batch_parts import BatchParts, Place, Sharing, cut, joined, shared
+from functrain.data.batch_parts import BatchParts, Place, Sharing, cut, joined, shared
 from functrain.errors import ConfigurationError, UnsupportedError
 
 steps = st.lists(st.integers(0, 9), min_size=1, max_size=4)
