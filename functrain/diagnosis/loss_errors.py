@@ -1,4 +1,4 @@
-"""What is wrong with the values that a loss function or a metric returned."""
+"""Errors of a loss or a metric of a value that a step cannot take."""
 
 from __future__ import annotations
 

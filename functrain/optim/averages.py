@@ -1,4 +1,4 @@
-"""What an optimizer says of the weights that are evaluated in place of the parameters."""
+"""The places where an optimizer keeps the weights to evaluate with."""
 
 from __future__ import annotations
 
