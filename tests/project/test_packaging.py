@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-BUILT_FROM = ["pyproject.toml", "setup.cfg", "README.md", "LICENSE", "functrain_pytest.py"]
+BUILT_FROM = ["pyproject.toml", "setup.cfg", "README.md", "LICENSE"]
 
 OUTSIDE = """\
 import torch
@@ -86,7 +86,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
         for path in (ROOT / "functrain").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert held == there | {"functrain_pytest.py"}
+    assert held == there
     assert "functrain/py.typed" in held
 
 
@@ -124,7 +124,7 @@ def test_an_editable_install_is_a_plain_path(editable: Path, tmp_path: Path) -> 
     place = editable.parents[2]
     paths = packages_of(place / "venv").glob("*functrain*.pth")
     assert [path.read_text().strip() for path in paths] == [str(place / "source")]
-    code = "import functrain_pytest, functrain as f; print(f)"
+    code = "import functrain as f; print(f)"
     imported = ended([editable, "-c", code], tmp_path)
     assert str(place / "source") in imported.stdout, imported.stderr
 

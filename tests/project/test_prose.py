@@ -232,7 +232,7 @@ def rooms() -> dict[str, list[Path]]:
         "notebooks",
         "examples",
     )
-    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "functrain_pytest.py"]
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     for folder in folders:
         paths += [
             path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".ipynb")

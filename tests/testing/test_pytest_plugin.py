@@ -1,9 +1,7 @@
-"""The plugin in a pytest of its own, and what it costs those who do not use it."""
+"""The plugin in a pytest of its own."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,8 @@ import pytest
 import torch
 
 import functrain as ft
-import functrain_pytest
 from functrain import tree
-
-ROOT = Path(__file__).parent.parent.parent
+from functrain.testing import pytest_plugin
 
 SEEDED = """
 import random, numpy, torch
@@ -47,8 +43,9 @@ def test_diff():
 
 
 def pytested(path: Path, source: str, *options: str) -> str:
+    (path / "conftest.py").write_text('pytest_plugins = ["functrain.testing.pytest_plugin"]')
     (path / "test_it.py").write_text(source)
-    done = processes.run("-m", "pytest", "-p", "functrain_pytest", *options, "test_it.py", cwd=path)
+    done = processes.run("-m", "pytest", *options, "test_it.py", cwd=path)
     return done.stdout + done.stderr
 
 
@@ -67,16 +64,9 @@ def test_each_test_starts_with_the_seed_and_states_are_compared_leaf_by_leaf(
     assert "2 failed" in shown
 
 
-def test_it_is_loaded_without_torch() -> None:
-    code = "import sys, functrain_pytest; assert not {'torch', 'functrain'} & set(sys.modules)"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-
-
 class TestComparison:
     def explanation(self, left: Any, right: Any, op: str = "==") -> list[str] | None:
-        return functrain_pytest.pytest_assertrepr_compare(op, left, right)
+        return pytest_plugin.pytest_assertrepr_compare(op, left, right)
 
     def test_of_plain_values_is_left_to_pytest(self) -> None:
         assert self.explanation([1, 2], [1, 3]) is None
@@ -105,4 +95,4 @@ def test_a_seed_that_is_none_is_refused(asked: str) -> None:
             return asked
 
     with pytest.raises(pytest.UsageError, match="a whole number or 'random'"):
-        functrain_pytest.pytest_configure(Config())  # type: ignore[arg-type]
+        pytest_plugin.pytest_configure(Config())  # type: ignore[arg-type]

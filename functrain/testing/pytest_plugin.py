@@ -1,16 +1,18 @@
-"""The pytest plugin of functrain: one seed before each test, and trees compared leaf by leaf.
+"""A pytest plugin: one seed before each test, and trees compared leaf by leaf.
 
-This module is outside the package because pytest imports it in every project of an environment,
-where importing functrain, and torch with it, would cost each run seconds.
+Put ``pytest_plugins = ["functrain.testing.pytest_plugin"]`` into the ``conftest.py`` at the root.
 """
 
 from __future__ import annotations
 
 import random
-import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+from functrain import tree
 
 _MOST = 12
 
@@ -53,13 +55,11 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Report where two states or trees differ; leave other comparisons to pytest."""
-    if op != "==" or "functrain" not in sys.modules:
+    if op != "==":
         return None
-    from functrain import tree
-
-    if _are_differences(left, tree) and right == []:
-        return [f"the trees differ in {len(left)} places", *_lines(left)]  # type: ignore[arg-type]
-    if not (_is_tree(left, tree) and _is_tree(right, tree)):
+    if isinstance(left, list) and right == [] and _are_differences(left):
+        return [f"the trees differ in {len(left)} places", *_lines(left)]
+    if not (_is_tree(left) and _is_tree(right)):
         return None
     found = tree.diff(left, right)
     if not found:
@@ -67,10 +67,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
             "the trees hold the same bytes, but == compares identity: compare with "
             "functrain.tree.diff(left, right) == []"
         ]
-    return [
-        f"the trees differ in {len(found)} places (expected left, got right)",
-        *_lines(found),
-    ]
+    return [f"the trees differ in {len(found)} places (expected left, got right)", *_lines(found)]
 
 
 def _seed(config: pytest.Config) -> None:
@@ -79,11 +76,8 @@ def _seed(config: pytest.Config) -> None:
         return
     seed = int(asked)
     random.seed(seed)
-    # A module that a test imports later starts from its own default seed.
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed % 2**32)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed % 2**63)
 
 
 def _lines(found: list[Any]) -> list[str]:
@@ -91,17 +85,12 @@ def _lines(found: list[Any]) -> list[str]:
     return [*map(str, found[:_MOST]), *more]
 
 
-def _are_differences(value: object, tree: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(each, tree.Difference) for each in value)
-    )
+def _are_differences(found: list[Any]) -> bool:
+    return bool(found) and all(isinstance(each, tree.Difference) for each in found)
 
 
-def _is_tree(value: object, tree: Any) -> bool:
+def _is_tree(value: object) -> bool:
     """Return whether a value is a node with a tensor in it; leave plain containers to pytest."""
     if not tree.is_node(value):
         return False
-    tensor = sys.modules["torch"].Tensor
-    return any(isinstance(leaf, tensor) for _, leaf in tree.items(value))
+    return any(isinstance(leaf, torch.Tensor) for _, leaf in tree.items(value))
