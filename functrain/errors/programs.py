@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from attrs.exceptions import FrozenInstanceError
 
@@ -212,12 +211,14 @@ class ResumptionError(FunctrainError, AssertionError):
 
 
 class IncompleteError(FunctrainError, AssertionError):
-    """Something outside the state influences a step and changes from step to step.
+    """Something outside of state and batch changes a step.
 
     Attributes:
-        influences: these, as :class:`functrain.testing.Influence`.
+        condition: under which the step gives other bytes, such as "when it is repeated".
+        leaf: the first leaf of the new state or the metrics that differs.
+        changed: the places in attributes, globals, closures and defaults that steps changed.
     """
 
-    def __init__(self, message: str, influences: list[Any]) -> None:
-        self.influences = influences
+    def __init__(self, message: str, condition: str, leaf: str, changed: list[str]) -> None:
+        self.condition, self.leaf, self.changed = condition, leaf, changed
         super().__init__(message)

@@ -7,7 +7,6 @@ needed. ``functrain.testing.strategies`` has Hypothesis strategies to call them 
 
 from functrain.errors import ImpurityError, IncompleteError, ResumptionError
 from functrain.testing.completeness import check_complete
-from functrain.testing.conditions import Influence
 from functrain.testing.interruptions import Cut
 from functrain.testing.listeners import check_listener
 from functrain.testing.losses import check_loss
@@ -20,7 +19,6 @@ __all__ = [
     "Cut",
     "ImpurityError",
     "IncompleteError",
-    "Influence",
     "ResumptionError",
     "check_complete",
     "check_listener",

@@ -1,88 +1,131 @@
-"""Check that a step depends only on the state, by varying everything else one by one."""
+"""Check that a step depends only on state and batch: make it again under other conditions."""
 
 from __future__ import annotations
 
+import contextlib
+import copy as python
+import os
 import pickle
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from functrain import tree
 from functrain.core.protocol import AnyProgram
 from functrain.data import as_source
 from functrain.errors import ConfigurationError, IncompleteError
-from functrain.testing.conditions import ADVICE, Conditions, Influence
+from functrain.testing import global_state
+from functrain.testing.code_variables import module_of, variables
 from functrain.testing.factories import Importable, Make, fit_arguments, importable, is_importable
-from functrain.testing.fake_system import FILE, MOMENTS, URANDOM, FakeSystem, clocks
+from functrain.testing.module_attributes import ModuleAttributes, try_other_batches
+from functrain.testing.observed_calls import snapshots
 from functrain.testing.run_parts import fresh_process
-from functrain.testing.step_variation import StepVariation
+from functrain.testing.snapshots import Change, Snapshot, changes
+from functrain.training.forking import fork
+from functrain.tree.nodes import copy
 
-_REPEATS = 3
+_MOST = 12  # changes in a message
+_SEEDS = {"torch": 0, "random": 0, "numpy": 0}
+_OTHER_SEEDS = {"torch": 1, "random": 1, "numpy": 1}
+
+REPEATED = "when it is repeated"
+GENERATORS = "with the global generators in another state"
+OTHER_STEPS = "after other steps"
+HASH_SEED = "with another PYTHONHASHSEED"
+CLOCK = "in another time zone"
+DIRECTORY = "in another working directory"
+PROCESS = "in another process"
+
+_ADVICE = {
+    REPEATED: "Look for counters, clocks and random generators of its own",
+    GENERATORS: "Draw in loss, model or optimizer, where each step seeds the generators",
+    OTHER_STEPS: "Look for what the code remembers, such as functools.lru_cache",
+    HASH_SEED: "Sort sets before their order matters",
+    CLOCK: "Leave time to listeners, or give it with the batch",
+    DIRECTORY: "Read files when the program is made, by absolute paths",
+    PROCESS: "Look for os.getpid, id(), files and other differences of processes",
+}
+_KEPT = "Make it a buffer (register_buffer), part of the optimizer's state, or part of the batch"
 
 
-def check_complete(make: Make, state: Any = None, batch: Any = None) -> list[Influence]:
-    """Find everything outside the state that influences a step, and refuse hidden state.
+def check_complete(make: Make, state: Any = None, batch: Any = None) -> None:
+    """Check that nothing outside of state and batch changes a step.
 
-    A step runs repeatedly while one thing at a time varies and everything else is fixed: the global
-    random generators and the system's random bytes, the clocks, the process id, the environment
-    variables that the step reads, the working directory, numbers in attributes of the module and of
-    classes, globals, closure variables and defaults that the user's code in loss, model, optimizer
-    and schedule uses, and, if ``make`` can be imported, the hash seed, in fresh processes. A value
-    that a step itself changes is set to the value after that step, and to the value after a step on
-    another state and batch. Everything is restored; ``functools.lru_cache`` is left empty.
+    A step runs several times from the same bytes in this process: at once, with the global
+    generators in another state, and after other steps. If ``make`` can be imported, it also runs
+    in two fresh processes, one of them with another hash seed, time zone, working directory and
+    generators, and after other steps. All results must have the same bytes.
 
     Args:
         make: a function that returns a program or the keyword arguments of ``fit``; or these.
         state: the state of the step; ``program.init()`` by default.
         batch: the batch of the step; the first of the data by default.
 
-    Returns:
-        The influences. All are ``"constant"``, such as a number in a global: they belong in the
-        configuration, because a checkpoint does not contain them.
-
     Raises:
-        IncompleteError: some are ``"hidden state"``: a step changes them, or they change by
-            themselves. A resumed run would differ.
+        IncompleteError: some differ. It names the condition, the first leaf, and what the steps
+            changed in attributes, globals, closures and defaults of the code in the program.
         ConfigurationError: there is no batch.
 
     Example:
         >>> import functrain as ft, torch
-        >>> import os
-        >>> def loss(model, batch):
-        ...     return model(batch).square().mean() * float(os.environ.get("SCALE", "1"))
-        >>> program = ft.program(torch.nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
-        >>> for influence in check_complete(program, batch=torch.ones(3, 2)):
-        ...     print(influence.name, influence.kind, influence.verdict)
-        SCALE environment variable constant
+        >>> class Counting(torch.nn.Linear):
+        ...     calls = 0
+        ...     def forward(self, x):
+        ...         self.calls += 1
+        ...         return super().forward(x) * self.calls
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> program = ft.program(Counting(2, 1), loss, ft.optim.SGD(lr=0.1))
+        >>> check_complete(program, batch=torch.ones(3, 2))
+        Traceback (most recent call last):
+        functrain.errors.IncompleteError: a step gives other bytes when it is repeated:
+          new_state.params['weight']: 2 of 2 elements, first at [0, 0]: ...
+          a step changed module.calls: 2 is new
+          Make it a buffer (register_buffer), part of the optimizer's state, or part of the batch
     """
-    arguments = fit_arguments(make)
-    program: AnyProgram = arguments["program"]
-    given = _first_batch(arguments) if batch is None else batch
-    varying = StepVariation.of(program, program.init() if state is None else state, given)
-    try:
-        found = _influences(varying)
-    finally:
-        varying.empty()
-    if is_importable(make) and not any(each.kind == "unknown" for each in found):
-        found += _of_the_hash_seed(make, state, batch)
-    hidden = [influence for influence in found if influence.verdict == "hidden state"]
-    if hidden:
-        lines = "".join(f"\n  {each}. {ADVICE.get(each.kind, ADVICE[''])}" for each in hidden)
-        raise IncompleteError(f"a step depends on values that are not in the state:{lines}", found)
-    return found
+    step = _Step.of(make, state, batch)
+    _check_in_this_process(step)
+    if is_importable(make):
+        _check_in_fresh_processes(make, step)
 
 
-def _influences(varying: StepVariation) -> list[Influence]:
-    # A step that differs without any variation cannot be judged. Such differences may be rare,
-    # so check for them again after each finding.
-    found = [*_by_itself(varying)]
-    found += [] if found else [*varying.cells(), *varying.caches(), *_around(varying)]
-    by_chance = (each for _ in range(_REPEATS if found else 0) for each in _by_itself(varying))
-    return next(([each] for each in by_chance), found)
+@attrs.frozen(eq=False)
+class _Step:
+    """A program, and the state and batch of the step that is repeated."""
+
+    program: AnyProgram
+    state: Any
+    batch: Any
+
+    @classmethod
+    def of(cls, make: Make, state: Any, batch: Any) -> _Step:
+        arguments = fit_arguments(make)
+        program: AnyProgram = arguments["program"]
+        state = program.init() if state is None else state
+        return cls(program, state, _first_batch(arguments) if batch is None else batch)
+
+    def take(self) -> dict[str, Any]:
+        """Make the step from copies of state and batch."""
+        new, metrics = self.program.train_step(copy(self.state), python.deepcopy(self.batch))
+        return {"new_state": new, "metrics": metrics}
+
+    def take_others(self) -> None:
+        """Make two steps with another seed, on another batch if a varied one is valid."""
+        try:
+            other = fork(self.state, seed=0x5EED)
+        except ConfigurationError:  # a population, whose members have seeds of their own
+            other = self.state
+
+        def call(batch: Any) -> None:
+            state = copy(other)
+            for _ in range(2):
+                state, _ = self.program.train_step(state, batch)
+
+        attributes = ModuleAttributes.of(module_of(self.program))
+        try_other_batches(call, self.batch, attributes)
 
 
 def _first_batch(arguments: dict[str, Any]) -> Any:
@@ -95,76 +138,91 @@ def _first_batch(arguments: dict[str, Any]) -> Any:
         source.close()
 
 
-def _by_itself(varying: StepVariation) -> Iterator[Influence]:
-    """Two steps under the same conditions must give the same."""
-    found = varying.differs(Conditions())
-    if found is not None:
-        detail = f"two steps under the same conditions differ: {found}"
-        seen = [f"{cell.name} ({type(cell.read()).__name__})" for cell in varying.unheld]
-        seen += sorted(each for each in varying.asked if each.startswith(FILE))
-        detail += f". Seen, and cannot be held: {', '.join(seen)}" if seen else ""
-        yield Influence("something that was not found", "unknown", "hidden state", detail)
+def _check_in_this_process(step: _Step) -> None:
+    before = snapshots(variables(step.program))
+
+    def kept() -> list[Change]:
+        found = changes(before, snapshots(variables(step.program)))
+        return [each for each in found if not each.place.endswith(".training")]
+
+    with _conditions(set()):
+        usual = snapshots(step.take())
+    for condition in (REPEATED, GENERATORS, OTHER_STEPS):
+        with _conditions({condition}):
+            if condition == OTHER_STEPS:
+                step.take_others()
+            result = snapshots(step.take())
+        _require_same(condition, usual, result, kept)
 
 
-def _around(varying: StepVariation) -> list[Influence]:
-    """Return the influences of generators, system, environment and working directory."""
-    found: dict[str, Influence] = {}
-    for conditions, name, kind in _variations(varying):
-        detail = None if name in found else varying.differs(conditions)
-        if detail is not None:
-            hidden = kind in ("generator", "clock", "process")
-            found[name] = Influence(name, kind, "hidden state" if hidden else "constant", detail)
-    return list(found.values())
+def _require_same(
+    condition: str, usual: Snapshot, result: Snapshot, kept: Callable[[], list[Change]] = list
+) -> None:
+    """Raise an error if two results differ; ``kept`` returns what the steps have changed."""
+    differing = changes(usual, result, "{} and {}")
+    if not differing:
+        return
+    leaf, changed = differing[0], kept()
+    lines = [f"{leaf.place}: {leaf.detail}"]
+    lines += [f"a step changed {each.place}: {each.detail}" for each in changed[:_MOST]]
+    lines.append(_KEPT if changed else _ADVICE[condition])
+    message = f"a step gives other bytes {condition}:" + "".join(f"\n  {line}" for line in lines)
+    raise IncompleteError(message, condition, leaf.place, [each.place for each in changed])
 
 
-def _variations(varying: StepVariation) -> Iterator[tuple[Conditions, str, str]]:
-    """Vary the generators, the system, the environment and the working directory."""
-    for name in ("torch", "random", "numpy"):
-        seeds = {**Conditions().seeds, name: 1}
-        yield Conditions(seeds=seeds), f"the global generator of {name}", "generator"
-    asked = clocks(varying.asked)
-    for now in MOMENTS:
-        yield Conditions(system=FakeSystem(now=now)), asked, "clock"
-    yield Conditions(system=FakeSystem(process=4343)), "os.getpid", "process"
-    drawn = f"{URANDOM}, for uuid4, secrets and SystemRandom"
-    yield Conditions(system=FakeSystem(seed=1)), drawn, "generator"
-    for name in sorted(varying.environment):
-        changed = {name: varying.other_value(name)}
-        yield Conditions(environment=changed), name, "environment variable"
-    with tempfile.TemporaryDirectory() as directory:
-        yield Conditions(directory=directory), "the working directory", "directory"
+@contextlib.contextmanager
+def _conditions(varied: set[str]) -> Iterator[None]:
+    """Seed the generators, and vary zone and directory; restore the global state afterwards."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        held.enter_context(global_state.preserved())
+        global_state.seed(_OTHER_SEEDS if GENERATORS in varied else _SEEDS)
+        if DIRECTORY in varied:
+            os.chdir(held.enter_context(tempfile.TemporaryDirectory()))
+        if CLOCK in varied:
+            held.enter_context(global_state.another_zone())
+        yield
 
 
-def _of_the_hash_seed(make: Make, state: Any, batch: Any) -> list[Influence]:
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory, "given")
-        file.write_bytes(pickle.dumps((state, batch)))
-        options = {"make": attrs.asdict(importable(make)), "file": str(file)}
-        module = "functrain.testing.completeness"
+def _check_in_fresh_processes(make: Make, step: _Step) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "given").write_bytes(pickle.dumps((step.state, step.batch)))
 
-        def digest(seed: int) -> str:
-            done = fresh_process(module, "child", options, seed)
-            if done.returncode:
-                raise ConfigurationError(f"make failed in a fresh process:\n{done.stderr[-2000:]}")
-            return done.stdout
+        def run(varied: set[str]) -> Snapshot:
+            return _in_a_fresh_process(importable(make), folder, varied)
 
+        alone = (OTHER_STEPS, HASH_SEED, CLOCK, DIRECTORY, GENERATORS)
         with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(digest, (1, 2))
-        if first == second:
-            return []
-        if digest(1) != first:
-            detail = "two processes with the same PYTHONHASHSEED give different bytes"
-            return [Influence("something that was not found", "process", "hidden state", detail)]
-    detail = "processes with PYTHONHASHSEED 1 and 2 give different bytes"
-    return [Influence("the hash seed", "hash seed", "hidden state", detail)]
+            usual, result = pool.map(run, (set(), set(alone)))
+        if not changes(usual, result):
+            return
+        _require_same(PROCESS, usual, run(set()))
+        for condition in alone:
+            _require_same(condition, usual, run({condition}))
+        _require_same(PROCESS, usual, result)
+
+
+def _in_a_fresh_process(make: Importable, folder: str, varied: set[str]) -> Snapshot:
+    handle, result = tempfile.mkstemp(dir=folder)
+    os.close(handle)
+    options = {"make": attrs.asdict(make), "given": str(Path(folder, "given"))}
+    options |= {"varied": sorted(varied), "result": result}
+    seed = 2 if HASH_SEED in varied else 1
+    done = fresh_process("functrain.testing.completeness", "child", options, seed)
+    if done.returncode:
+        raise ConfigurationError(f"make failed in a fresh process:\n{done.stderr[-2000:]}")
+    return snapshots(pickle.loads(Path(result).read_bytes()))
 
 
 def child(options: dict[str, Any]) -> None:
-    """Print a digest of a step; the entry point of a fresh process."""
-    arguments = fit_arguments(Importable(**options["make"]).load())
-    program: AnyProgram = arguments["program"]
-    state, batch = pickle.loads(Path(options["file"]).read_bytes())
-    state = program.init() if state is None else state
-    batch = _first_batch(arguments) if batch is None else batch
-    varying = StepVariation.of(program, state, batch)
-    print(tree.digest(varying.step(Conditions())))
+    """Store the result of a step; the entry point of a fresh process."""
+    make = Importable(**options["make"]).load()
+    state, batch = pickle.loads(Path(options["given"]).read_bytes())
+    step = _Step.of(make, state, batch)
+    if OTHER_STEPS in options["varied"]:
+        with _conditions({GENERATORS}):
+            step.take_others()
+    with _conditions(set(options["varied"])):
+        result = step.take()
+    Path(options["result"]).write_bytes(pickle.dumps(result))

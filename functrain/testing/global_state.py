@@ -7,6 +7,7 @@ import functools
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -101,6 +102,27 @@ def seed(seeds: Mapping[str, int]) -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(seeds["numpy"])
+
+
+@contextlib.contextmanager
+def another_zone() -> Iterator[None]:
+    """Use a time zone with another date and the other half of the day, where the system can."""
+    before, now = os.environ.get("TZ"), time.localtime()
+    hours = 12 if now.tm_hour >= 12 else -12
+    east = now.tm_gmtoff // 60 + 60 * hours
+    os.environ["TZ"] = f"OTHER{'-' if east > 0 else '+'}{abs(east) // 60}:{abs(east) % 60:02}"
+    _reread_zone()
+    try:
+        yield
+    finally:
+        del os.environ["TZ"]
+        os.environ.update({} if before is None else {"TZ": before})
+        _reread_zone()
+
+
+def _reread_zone() -> None:
+    if hasattr(time, "tzset"):
+        time.tzset()
 
 
 def _of_torch() -> list[Setting]:

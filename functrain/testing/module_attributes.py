@@ -8,106 +8,88 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from pickle import PicklingError
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from functrain.testing.conditions import Conditions
-from functrain.testing.fake_system import FakeSystem
 from functrain.testing.global_state import preserved
-from functrain.testing.object_leaves import OF_ALL_MODULES
+from functrain.testing.object_leaves import OF_ALL_MODULES, is_compilers
 from functrain.testing.snapshots import Snapshot, changes, snapshot
-from functrain.testing.variables import (
-    SavedVariable,
-    Variable,
-    is_data,
-    of_caches,
-    of_module,
-)
 from functrain.tree import containers
 
 # Attributes that binding a state to a module changes and restores.
 _BOUND = {"training", "_parameters", "_buffers"}
-
-
-@attrs.frozen(eq=False)
-class ModuleStructure:
-    """The code in a module: hooks, children, and attributes that are functions or modules."""
-
-    own: dict[str, Any]
-    code: dict[str, Any]
-    registered: list[tuple[dict[Any, Any], dict[Any, Any]]]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> ModuleStructure:
-        """Capture the structure of a module."""
-        own = vars(module)
-        dicts = [own[name] for name in OF_ALL_MODULES - _BOUND if isinstance(own[name], dict)]
-        return cls(own, _code(own), [(held, dict(held)) for held in dicts])
-
-    @classmethod
-    def of_all(cls, module: nn.Module | None) -> list[ModuleStructure]:
-        """Capture the structures of a module and its submodules."""
-        return [] if module is None else [cls.of(part) for part in module.modules()]
-
-    def restore(self) -> None:
-        """Restore the captured structure."""
-        for held, content in self.registered:
-            if list(held.items()) != list(content.items()):
-                held.clear()
-                held.update(content)
-        for name in _code(self.own).keys() - self.code.keys():
-            del self.own[name]
-        self.own.update(self.code)
-
-
-def _code(own: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes that are code, including callables that every module may have."""
-    return {
-        name: value
-        for name, value in own.items()
-        if not is_data(value) or (name in OF_ALL_MODULES and callable(value))
-    }
+_NOT_DATA = (ModuleType, type, nn.Module, FunctionType, MethodType, BuiltinFunctionType)
 
 
 @attrs.frozen(eq=False)
 class ModuleAttributes:
-    """The attributes of a module except tensors, at one point in time."""
+    """The attributes of a module except parameters and persistent buffers, at one point in time."""
 
     module: nn.Module | None
-    held: dict[str, SavedVariable]
-    structure: list[ModuleStructure]
+    held: dict[str, tuple[dict[str, Any], str, Any]]
+    registries: list[tuple[dict[str, Any], dict[str, Any]]]
 
     @classmethod
     def of(cls, module: nn.Module | None) -> ModuleAttributes:
-        """Capture the attributes of a module."""
-        tried = {name: SavedVariable.by(cell) for name, cell in _cells(module).items()}
-        held = {name: each for name, each in tried.items() if each is not None}
-        return cls(module, held, ModuleStructure.of_all(module))
+        """Capture the attributes of a module, its hooks and its children."""
+        places = _places(module)
+        held = {name: (scope, key, _copied(scope[key])) for name, scope, key in places}
+        parts = [] if module is None else module.modules()
+        own = [vars(part)[name] for part in parts for name in OF_ALL_MODULES - _BOUND]
+        return cls(module, held, [(each, dict(each)) for each in own if isinstance(each, dict)])
 
     def changed(self) -> dict[str, Snapshot]:
         """Return the values of new and changed attributes."""
+        now = {name: snapshot(scope[key], name) for name, scope, key in _places(self.module)}
+        before = {name: snapshot(content, name) for name, (_, _, content) in self.held.items()}
         return {
-            name: snapshot(cell.read(), name)
-            for name, cell in _cells(self.module).items()
-            if name not in self.held or self.held[name].differs()
+            name: value
+            for name, value in now.items()
+            if name not in before or changes(before[name], value)
         }
 
     def restore(self) -> None:
-        """Restore the attributes and remove new ones.
+        """Remove new attributes, and set changed ones to copies of what they held.
 
         Hooks are removed together with the attribute that records them, so that the next call adds
         them again.
         """
-        for structure in self.structure:
-            structure.restore()
-        for name, cell in _cells(self.module).items():
+        for registry, content in self.registries:
+            if list(registry.items()) != list(content.items()):
+                registry.clear()
+                registry.update(content)
+        for name, scope, key in list(_places(self.module)):
             if name not in self.held:
-                cell.remove()
-        for held in self.held.values():
-            held.restore()
+                del scope[key]
+        for scope, key, content in self.held.values():
+            if key not in scope or changes(snapshot(content, key), snapshot(scope[key], key)):
+                scope[key] = _copied(content)
+
+
+def _places(module: nn.Module | None) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield the attributes and non-persistent buffers of all parts: name, scope and key."""
+    for path, part in () if module is None else module.named_modules():
+        name, own, buffers = f"module.{path}" if path else "module", vars(part), part._buffers
+        yield from ((f"{name}.{key}", own, key) for key in own if key not in OF_ALL_MODULES)
+        unsaved = part._non_persistent_buffers_set & buffers.keys()
+        yield from ((f"{name}.{key}", buffers, key) for key in unsaved)
+
+
+def _copied(value: Any) -> Any:
+    """Return a deep copy of data; code and what cannot be copied as it is."""
+    if isinstance(value, _NOT_DATA) or is_compilers(value):
+        return value
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    try:
+        return copy.deepcopy(value)
+    except (TypeError, RuntimeError, NotImplementedError, ValueError, copy.Error, PicklingError):
+        return value
 
 
 def try_other_batches(
@@ -138,19 +120,6 @@ def without(findings: list[str], names: set[str]) -> list[str]:
     """Remove the findings about certain attributes."""
     starts = tuple(name + after for name in names for after in (" ", "[", "."))
     return [each for each in findings if not (starts and each.startswith(starts))]
-
-
-def _cells(module: Any) -> dict[str, Variable]:
-    if module is None:
-        return {}
-    return {cell.name: cell for cell in (*of_module(module), *of_caches(module))}
-
-
-OTHER_CONDITIONS = Conditions(
-    system=FakeSystem(now=2e9 + 0.7, process=4343, seed=1),
-    seeds={"torch": 1, "random": 1, "numpy": 1},
-)
-"""The conditions of the other step."""
 
 
 def every_second_sample(batch: Any) -> Any:

@@ -12,6 +12,7 @@ from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
 from functrain.core.recipe import StaticParts
 from functrain.own_steps.program import OwnProgram
+from functrain.testing.code_variables import module_of
 from functrain.testing.module_attributes import (
     ModuleAttributes,
     try_other_batches,
@@ -19,7 +20,6 @@ from functrain.testing.module_attributes import (
     without,
 )
 from functrain.testing.observed_calls import Call, refuse, repeat_twice, shared, watch_call
-from functrain.testing.user_objects import module_of
 from functrain.training.phases import counting_epochs
 from functrain.tree.nodes import copy
 

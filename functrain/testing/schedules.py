@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from functrain.schedules import Schedule, ScheduleState, as_schedule
-from functrain.testing.fake_system import MOMENTS, FakeSystem, clocks
+from functrain.testing import global_state
 from functrain.testing.observed_calls import refuse, repeat_twice, snapshots, watch_call
-from functrain.testing.reachable_code import reachable_functions
 from functrain.testing.snapshots import changes
-from functrain.testing.user_objects import user_code_in
 
 
 def check_schedule(
@@ -22,7 +20,7 @@ def check_schedule(
 
     The schedule is run over losses that fall, stall, jump and are NaN. Called again with the same
     states and with copies, forwards, backwards and shuffled, it must return the same rates.
-    ``advance`` and ``observe`` must not change their input state, and the time must not matter.
+    ``advance`` and ``observe`` must not change their input state. Date and hour must not matter.
 
     Args:
         schedule: from ``functrain.schedules``, of that protocol, or a function of the step.
@@ -54,7 +52,7 @@ def check_schedule(
     refuse(subject, _writes(schedule, states, losses))
     again = repeat_twice(first, follow, follow)
     refuse(subject, again + _resumed(schedule, states, rates, losses))
-    refuse(subject, _by_the_clock(schedule, losses))
+    refuse(subject, _by_the_clock(schedule, losses, rates))
 
 
 def _losses(steps: int, chance: random.Random) -> list[float]:
@@ -90,19 +88,13 @@ def _in_any_order(
     return list(found.values())
 
 
-def _by_the_clock(schedule: Schedule, losses: list[float]) -> list[str]:
-    """Describe the first step at which another time of day or year gives another rate."""
-    functions = reachable_functions([value for _, value in user_code_in(schedule, "schedule")])
-    asked: set[str] = set()
-    rates = []
-    for now in (FakeSystem().now, *MOMENTS):
-        with FakeSystem(now=now).hold(functions, asked):
-            rates.append(_followed(schedule, losses)[1])
-    for step, (usual, *others) in enumerate(zip(*rates, strict=True)):
-        for other in others:
-            if repr(other) != repr(usual):
-                told = f"lr at step {step} depends on the clock ({clocks(asked)})"
-                return [f"{told}: {usual!r} and {other!r}"]
+def _by_the_clock(schedule: Schedule, losses: list[float], rates: list[float]) -> list[str]:
+    """Describe the first step at which another date and hour give another rate."""
+    with global_state.another_zone():
+        _, others = _followed(schedule, losses)
+    for step, (usual, other) in enumerate(zip(rates, others, strict=True)):
+        if repr(other) != repr(usual):
+            return [f"lr at step {step} depends on the clock: {usual!r} and {other!r}"]
     return []
 
 

@@ -5,7 +5,6 @@ Functions that fresh processes import are here too.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable
@@ -29,7 +28,6 @@ from functrain.testing import (
 )
 
 ONES = torch.ones(4, 2)
-SCALE = 2.0
 SEEN: list[int] = []
 COUNT = 0
 MOMENT = torch.zeros(3)
@@ -108,14 +106,6 @@ def counts_in_a_closure() -> Callable[[nn.Module, Tensor], Tensor]:
         return model(batch).square().mean() * kept["calls"]
 
     return loss
-
-
-def scales_by_a_global(model: nn.Module, batch: Tensor) -> Tensor:
-    return model(batch).square().mean() * SCALE
-
-
-def scales_by_the_environment(model: nn.Module, batch: Tensor) -> Tensor:
-    return model(batch).square().mean() * float(os.environ.get("PLANTED_SCALE", "1"))
 
 
 def adds_up_a_set(model: nn.Module, batch: Tensor) -> Tensor:
@@ -425,23 +415,18 @@ TABLE = [
     ),
     (
         complete(square, Counting(2, 1)),
-        r"module.calls \(attribute\): a step makes 2 of 1, and depends on it. Make it a buffer",
+        r"other bytes when it is repeated:\n  new_state.params\['weight'\]: 2 of 2 elements(.|\n)*"
+        r"a step changed module.calls: 2 is new\n  Make it a buffer",
     ),
-    (complete(counts_in_a_list), r"planted.SEEN \(global\): a step makes \["),
-    (complete(counts_in_a_global), r"planted.COUNT \(global\): a step makes \d+ of \d+"),
-    (complete(counts_in_a_default), r"counts_in_a_default: calls \(default of an argument\)"),
-    (
-        complete(counts_in_a_closure()),
-        r"kept \(closure variable\): a step makes \{'calls': 1\} of \{'calls': 0\}",
-    ),
-    (complete(draws_from_its_own_generator), r"planted.OWN \(global\): a step changes its content"),
-    (complete(reads_the_clock), r"time.perf_counter \(clock\)"),
-    (complete(reads_another_clock), "two steps under the same conditions differ(.|\n)*datetime"),
-    (complete(draws_from_a_new_random), "two steps under the same conditions differ"),
-    (
-        complete(draws_from_a_new_numpy),
-        r"os.urandom, for uuid4, secrets and SystemRandom \(generator\)",
-    ),
+    (complete(counts_in_a_list), r"a step changed planted.SEEN\[0\]: 1 is new"),
+    (complete(counts_in_a_global), r"a step changed planted.COUNT: \d+ became \d+"),
+    (complete(counts_in_a_default), r"a step changed counts_in_a_default: calls\[\d\]: 1 is new"),
+    (complete(counts_in_a_closure()), r"a step changed .*kept\['calls'\]: 0 became 2"),
+    (complete(draws_from_its_own_generator), "a step changed planted.OWN: it was advanced"),
+    (complete(reads_the_clock), "when it is repeated(.|\n)*Look for counters, clocks"),
+    (complete(reads_another_clock), "when it is repeated(.|\n)*Look for counters, clocks"),
+    (complete(draws_from_a_new_random), "when it is repeated(.|\n)*Look for counters, clocks"),
+    (complete(draws_from_a_new_numpy), "when it is repeated(.|\n)*Look for counters, clocks"),
     (
         resumes((linear(), Forgetful())),
         r"a stop at step 4 is not the run that was never cut:\n  the first step that differs is 5: "

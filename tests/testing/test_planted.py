@@ -15,8 +15,6 @@ from planted import (
     TABLE,
     clean,
     linear,
-    scales_by_a_global,
-    scales_by_the_environment,
 )
 
 import functrain as ft
@@ -95,7 +93,7 @@ class TestClean:
         check_loss(planted.square, program.fixed.model.module, ONES)
         check_complete(program, batch=ONES)
         check_resumes(arguments, steps=3, cuts=[1])
-        check_optimizer(ft.optim.AddNoise(ft.optim.SGD(lr=0.1), eta=0.1), {"w": torch.ones(2)})
+        check_optimizer(ft.optim.SGD(lr=0.1), {"w": torch.ones(2)})
         check_schedule(0.1, 4)
         assert global_state.changed(before, global_state.capture()) == []
 
@@ -125,7 +123,11 @@ class TestClean:
 
     @pytest.mark.row(58)
     def test_states_are_complete(self, case: Case) -> None:
-        assert check_complete(case.program(ema=0.9), batch=case.batch(0, 4)) == []
+        check_complete(case.program(ema=0.9), batch=case.batch(0, 4))
+
+    @pytest.mark.row(58)
+    def test_the_first_batch_of_the_data_is_used(self) -> None:
+        check_complete((linear(), [ONES]))
 
     @pytest.mark.row(53)
     def test_runs_resume(self, case: Case) -> None:
@@ -141,7 +143,7 @@ class TestClean:
             ft.optim.Adafactor(lr=0.1),
             ft.optim.Muon(lr=0.1),
             ft.optim.ScheduleFreeAdamW(lr=0.1),
-            ft.optim.AddNoise(ft.optim.SGD(lr=0.1), eta=0.1),
+            ft.optim.ClipByBlockRms(ft.optim.SGD(lr=0.1), 0.1),
             ft.optim.Lookahead(ft.optim.Lion(lr=0.1), sync_period=2),
             ft.optim.from_torch(torch.optim.Adagrad, lr=0.1),
             ft.optim.groups([("a", ft.optim.SGD(lr=0.1)), ("*", ft.optim.Adam(lr=0.2))]),
@@ -173,36 +175,6 @@ class TestClean:
         listener = Stopping()
         check_listener(listener, linear(), [ONES] * 3, eval_data=[ONES])
         assert len(listener.events) == 6
-
-
-class TestConstants:
-    """Constants are reported and do not fail the check."""
-
-    def test_of_a_global(self) -> None:
-        (found,) = check_complete(linear(scales_by_a_global), batch=ONES)
-        assert (found.name.endswith("planted.SCALE"), found.kind) == (True, "global")
-        assert (found.verdict, planted.SCALE) == ("constant", 2.0)
-
-    def test_of_the_environment(self) -> None:
-        (found,) = check_complete(linear(scales_by_the_environment), batch=ONES)
-        assert (found.name, found.kind) == ("PLANTED_SCALE", "environment variable")
-
-    def test_of_an_attribute_that_the_users_code_reads(self) -> None:
-        class Scaled(torch.nn.Linear):
-            scale = 1.0
-
-            def __init__(self) -> None:
-                super().__init__(2, 1)
-                self.scale = 3.0
-
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return super().forward(x) * self.scale
-
-        (found,) = check_complete(linear(model=Scaled()), batch=ONES)
-        assert str(found) == "module.scale (attribute): 5.5 instead of 3.0 makes a change"
-
-    def test_the_first_batch_of_the_data_is_used(self) -> None:
-        assert check_complete((linear(), [ONES])) == []
 
 
 class TestChecked:
@@ -270,7 +242,7 @@ class TestResumption:
     @pytest.mark.slow
     @pytest.mark.long
     def test_the_order_of_a_set_is_found(self) -> None:
-        with pytest.raises(AssertionError, match=r"the hash seed \(hash seed\)"):
+        with pytest.raises(AssertionError, match="with another PYTHONHASHSEED"):
             check_complete(planted.hashing, batch=ONES)
 
     def test_what_a_fresh_process_cannot_import_is_refused(self) -> None:

@@ -142,7 +142,7 @@ class TestCaches:
         check_loss(square, model(), BATCH)
         checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
-        assert check_complete(program(model), batch=BATCH) == []
+        check_complete(program(model), batch=BATCH)
 
     def test_a_counter_is_not(self) -> None:
         made = program(CountsForPeople)
@@ -164,7 +164,7 @@ class TestCaches:
         check_pure(made, made.init(), BATCH)
         checked = ft.checked(program(model))
         checked.train_step(checked.init(), BATCH)
-        assert check_complete(program(model), batch=BATCH) == []
+        check_complete(program(model), batch=BATCH)
 
 
 class AddsHooks(nn.Linear):
@@ -309,5 +309,5 @@ def test_a_schedule_that_goes_by_the_hour_is_noticed() -> None:
     def by_the_hour(step: int) -> float:
         return 0.1 if time.localtime().tm_hour < 12 else 0.2
 
-    with pytest.raises(ImpurityError, match=r"depends on the clock \(time.localtime\)"):
+    with pytest.raises(ImpurityError, match="depends on the clock"):
         check_schedule(by_the_hour, 4)

@@ -15,7 +15,6 @@ from torch import nn
 from functrain.testing import global_state
 from functrain.testing.observed_calls import extents, overlaps
 from functrain.testing.snapshots import changes, snapshot
-from functrain.testing.variables import SavedVariable, attribute
 
 
 class Holder:
@@ -139,33 +138,3 @@ def test_changes_of_global_state_are_reported_and_undone(change: Any, told: str)
         (found,) = global_state.changed(before, global_state.capture())
     assert found.startswith(told)
     assert global_state.changed(before, global_state.capture()) == []
-
-
-@pytest.mark.parametrize(
-    ("value", "change"),
-    [
-        ([1, [2]], lambda v: v[1].append(3)),
-        ({"a": {1}}, lambda v: v.clear()),
-        (deque([1], maxlen=2), lambda v: v.extend([2, 3])),
-        (Holder([0]), lambda v: v.value.append(1)),
-        (Slotted([0]), lambda v: setattr(v, "value", None)),
-        (seeded(), lambda v: torch.rand(1, generator=v)),
-        (random.Random(0), lambda v: v.random()),
-        (np.random.default_rng(0), lambda v: v.random()),
-        (np.random.RandomState(0), lambda v: v.rand()),
-        (torch.zeros(3), lambda v: v.add_(1)),
-    ],
-    ids=lambda each: type(each).__name__,
-)
-def test_a_variable_is_restored_in_the_same_object(value: Any, change: Any) -> None:
-    scope, before = {"x": value}, snapshot(value, "v")
-    held = SavedVariable.by(attribute(scope, "x", "x"))
-    assert held is not None
-    change(value)
-    assert held.differs()
-    held.restore()
-    assert scope["x"] is value
-    assert changes(before, snapshot(value, "v")) == []
-    scope["x"] = None
-    held.restore()
-    assert scope["x"] is value

@@ -93,7 +93,7 @@ MISTAKES = {
     errors.IncompleteError: [
         (
             lambda: testing.check_complete(counting.make()),  # without fresh processes
-            "depends on values that are not in the state … CALLS",
+            "gives other bytes when it is repeated … a step changed … CALLS",
         ),
     ],
     errors.ConfigurationError: [
