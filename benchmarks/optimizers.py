@@ -26,7 +26,7 @@ Update = Callable[[], None]
 Leaves = dict[str, Tensor]
 NAMES = (
     *("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta", "Adamax"),
-    *("Adafactor", "Rprop", "ASGD", "Muon", "Lion", "LAMB", "ScheduleFreeSGD", "ScheduleFreeAdamW"),
+    *("Adafactor", "Muon", "Lion", "LAMB", "ScheduleFreeSGD", "ScheduleFreeAdamW"),
 )
 WARM_UP = 8  # RAdam does less in its first updates
 OPTIONS: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}}

@@ -58,13 +58,6 @@ OPTIONS: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
         "weight_decay": decays,
         "maximize": flags,
     },
-    optim.Rprop: {"etas": st.sampled_from([(0.5, 1.2), (0.3, 1.7)]), "maximize": flags},
-    optim.ASGD: {
-        "lambd": st.sampled_from([1e-4, 0.1]),
-        "t0": st.sampled_from([1e6, 1.0]),
-        "weight_decay": decays,
-        "maximize": flags,
-    },
     optim.Lion: {"betas": betas, "weight_decay": decays, "maximize": flags},
     optim.LAMB: _ADAM,
     optim.ScheduleFreeSGD: {"momentum": st.sampled_from([0.9, 0.3]), **_FREE},

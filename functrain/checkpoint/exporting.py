@@ -77,7 +77,7 @@ def export(
         out: the file to make; directories above it are made too.
         what: ``"params"``: parameters, as the program evaluates them, and persistent buffers by
             module path, for ``load_state_dict``. ``"trained"``: the same with parameters as steps
-            update them, which differ under Schedule-Free, Lookahead and ASGD. ``"ema"``: with
+            update them, which differ under Schedule-Free and Lookahead. ``"ema"``: with
             averaged parameters where there is an average. ``"all"``: every tensor by its path.
         format: by default what the suffix of ``out`` says: ``"safetensors"`` for
             ``.safetensors``, ``"state_dict"`` for ``.pt``, ``.pth`` and ``.bin``.

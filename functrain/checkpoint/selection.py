@@ -19,7 +19,7 @@ from functrain.errors.nearest import nearest
 What: TypeAlias = Literal["params", "trained", "ema", "all"]
 # The path of the training state in a run's checkpoint, and in one that holds only the state.
 _BASES = ("train.", "")
-# Keys in states of optimizers that evaluate other weights: Schedule-Free, ASGD, Lookahead, and
+# Keys in states of optimizers that evaluate other weights: Schedule-Free, Lookahead, and
 # classes of other packages with a mode for evaluation.
 _OF_AVERAGING = frozenset({"weight_sum", "next_eta", "slow", "train_mode"})
 

@@ -40,7 +40,7 @@ def weights(
             file, or a ``state_dict`` file from ``torch.save``; of the last, only tensors and plain
             containers are unpickled.
         what: ``"params"``, those that the program evaluates with; ``"trained"``, those that steps
-            update, which differ under Schedule-Free, Lookahead and ASGD; or ``"ema"``.
+            update, which differ under Schedule-Free and Lookahead; or ``"ema"``.
         program: the name of one of several programs of :func:`functrain.joint`, ``"generator"``;
             of one that is joint itself, ``"outer.inner"``.
         device: the device of the tensors.

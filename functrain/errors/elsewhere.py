@@ -34,6 +34,10 @@ IN_OPTIM = {
     "lr_scheduler": "functrain.schedules, as in functrain.optim.AdamW(lr=functrain.schedules....)",
     "Optimizers": "functrain.optim.AdamW(lr=1e-3)",
     "LBFGS": "functrain.optim.from_torch for torch's other optimizers; LBFGS needs a closure",
+    **{
+        name: f"functrain.optim.from_torch(torch.optim.{name}, lr=...)"
+        for name in ("ASGD", "Rprop")
+    },
     "param_groups": "functrain.optim.groups({pattern: optimizer})",
 }
 IN_SCHEDULES = {

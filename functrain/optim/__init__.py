@@ -21,29 +21,23 @@ from functrain.optim.methods.adafactor import Adafactor
 from functrain.optim.methods.adagrad import Adagrad
 from functrain.optim.methods.adam import Adam, AdamW
 from functrain.optim.methods.adamax import Adamax
-from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.lamb import LAMB
 from functrain.optim.methods.lion import Lion
 from functrain.optim.methods.muon import Muon, is_matrix
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.radam import RAdam
 from functrain.optim.methods.rmsprop import RMSprop
-from functrain.optim.methods.rprop import Rprop
 from functrain.optim.methods.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from functrain.optim.methods.sgd import SGD
 from functrain.optim.torch_moments import load_torch_state
 from functrain.optim.wrappers import (
     AdaptiveGradClip,
-    AddNoise,
-    Centralize,
     ClipByBlockRms,
     Float32State,
     Lookahead,
-    SkipLargeUpdates,
 )
 
 __all__ = [
-    "ASGD",
     "LAMB",
     "SGD",
     "Adadelta",
@@ -53,8 +47,6 @@ __all__ = [
     "AdamW",
     "Adamax",
     "AdaptiveGradClip",
-    "AddNoise",
-    "Centralize",
     "ClipByBlockRms",
     "Float32State",
     "FromTorch",
@@ -68,10 +60,8 @@ __all__ = [
     "OptimizerState",
     "RAdam",
     "RMSprop",
-    "Rprop",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
-    "SkipLargeUpdates",
     "from_torch",
     "groups",
     "is_bias_or_norm",

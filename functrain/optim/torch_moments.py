@@ -24,8 +24,6 @@ from functrain.optim.from_torch import FromTorch
 from functrain.optim.groups import Frozen, Groups
 from functrain.optim.leafwise import Leafwise
 from functrain.optim.methods.adam import AdamW
-from functrain.optim.methods.asgd import ASGD
-from functrain.optim.methods.rprop import Rprop
 from functrain.optim.update_counts import PER_PARAMETER
 
 # Arguments of torch's classes that decide how a step is computed, and not what.
@@ -185,7 +183,7 @@ def _of_leafwise(optimizer: Leafwise, params: Params, own: Mapping[str, _Own]) -
     problems: list[str] = []
     for path, each in own.items():
         _check_options(name, options, each.options)
-        kept = _named(optimizer, each.kept)
+        kept = _counted(each.kept)
         counts[path] = {key: _like(kept.get(key, value), value) for key, value in scalars.items()}
         leaf = {slot: values[path] for slot, values in slots.items() if path in values}
         problems += _problems(path, {**leaf, **scalars}, kept)
@@ -197,16 +195,11 @@ def _of_leafwise(optimizer: Leafwise, params: Params, own: Mapping[str, _Own]) -
     return {**_together(counts, scalars, optimizer.counts_each), **slots}
 
 
-def _named(optimizer: Leafwise, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what torch keeps of a parameter under the names of functrain, or nothing."""
+def _counted(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what torch keeps of a parameter, with a count, or nothing."""
     found = {key: value for key, value in kept.items() if value is not None}
     if not found:
         return {}
-    if isinstance(optimizer, ASGD):  # torch computes the rate of the next step, and a share
-        found["next_eta"] = found.get("eta")
-        found.pop("mu", None)
-    if isinstance(optimizer, Rprop) and "prev" in found:
-        found["prev"] = torch.sign(found["prev"])  # of which ours keeps the sign only
     # SGD and Muon do not count; only the first update differs from the others.
     return {"step": 1.0, **found}
 

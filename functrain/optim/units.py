@@ -23,11 +23,11 @@ def units(optimizer: Optimizer, params: Params) -> dict[str, Unit]:
 
     Example:
         >>> import torch
-        >>> from functrain.optim import LAMB, AdamW, SkipLargeUpdates, groups
+        >>> from functrain.optim import LAMB, AdamW, from_torch, groups
         >>> params = {"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}
         >>> units(groups([("bias", AdamW()), ("*", LAMB())]), params)
         {'weight': 'leaf', 'bias': 'element'}
-        >>> units(SkipLargeUpdates(AdamW(), max_norm=1.0), params)
+        >>> units(from_torch(torch.optim.Adafactor), params)
         {'weight': 'all', 'bias': 'all'}
     """
     if isinstance(optimizer, Groups):

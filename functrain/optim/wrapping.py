@@ -133,10 +133,10 @@ def nested(optimizer: Optimizer) -> Iterator[Optimizer]:
     """Yield an optimizer and those in it: members of groups, what wrappers are around.
 
     Example:
-        >>> from functrain.optim import SGD, Adam, Centralize, groups
-        >>> made = Centralize(groups([("*.bias", SGD(0.1)), ("*", Adam(0.1))]))
+        >>> from functrain.optim import SGD, Adam, Float32State, groups
+        >>> made = Float32State(groups([("*.bias", SGD(0.1)), ("*", Adam(0.1))]))
         >>> [type(one).__name__ for one in nested(made)]
-        ['Centralize', 'Groups', 'SGD', 'Adam']
+        ['Float32State', 'Groups', 'SGD', 'Adam']
     """
     yield optimizer
     members = [member for _, member in optimizer.members] if isinstance(optimizer, Groups) else []

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 import functrain as ft
 from functrain import errors, tree
 from functrain.core.optimizer import Optimizer
+from functrain.optim.wrapping import Wrapper
 
 
 def everything_global() -> dict[str, Any]:
@@ -1212,9 +1213,17 @@ def test_a_plateau_is_not_shown_training_losses() -> None:
     assert state.scheduler["lr"] == pytest.approx(0.01)
 
 
+@attrs.frozen
+class Noisy(Wrapper):
+    optimizer: ft.optim.Optimizer
+
+    def regrad(self, grads: Any, own: Any, params: Any) -> Any:
+        return {path: grad + torch.randn_like(grad) for path, grad in grads.items()}, own
+
+
 @pytest.mark.parametrize("way", ["eager", "captured"])
 def test_an_optimizer_draws_from_the_stream_of_the_step_too(way: str) -> None:
-    noisy = ft.optim.AddNoise(ft.optim.SGD(0.1), eta=0.1)
+    noisy = Noisy(ft.optim.SGD(0.1))
     model = torch.nn.Linear(3, 2)
     program = ft.program(model, lambda m, x: m(x).square().mean(), noisy)
     program = ft.compiled(program, backend="eager") if way == "captured" else program

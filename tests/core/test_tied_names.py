@@ -49,7 +49,7 @@ def test_what_is_trained(pattern: Any) -> None:
     [
         ft.optim.groups([("head.*", SGD), ("*", FROZEN)]),
         ft.optim.groups([("*", ft.optim.groups([("head.*", SGD), ("*", FROZEN)]))]),
-        ft.optim.Centralize(ft.optim.groups([("head.*", SGD), ("*", FROZEN)])),
+        ft.optim.ClipByBlockRms(ft.optim.groups([("head.*", SGD), ("*", FROZEN)]), 1.0),
     ],
     ids=["groups", "groups in groups", "wrapped groups"],
 )

@@ -25,8 +25,8 @@ OPTIMIZERS: dict[str, optim.Optimizer] = {
     **{
         name: getattr(optim, name)(lr=0.01)
         for name in (
-            *("Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW", "ASGD", "LAMB"),
-            *("Lion", "NAdam", "RAdam", "RMSprop", "Rprop", "ScheduleFreeAdamW"),
+            *("Adadelta", "Adafactor", "Adagrad", "Adam", "Adamax", "AdamW", "LAMB"),
+            *("Lion", "NAdam", "RAdam", "RMSprop", "ScheduleFreeAdamW"),
             *("ScheduleFreeSGD", "SGD"),
         )
     },
@@ -38,11 +38,8 @@ OPTIMIZERS: dict[str, optim.Optimizer] = {
             ("*", optim.LAMB(lr=0.01)),
         ]
     ),
-    "Centralize": optim.Centralize(optim.SGD(lr=0.1, momentum=0.9)),
     "AdaptiveGradClip": optim.AdaptiveGradClip(MUON, clipping=0.01),
     "ClipByBlockRms": optim.ClipByBlockRms(optim.Adafactor(lr=0.01), threshold=0.1),
-    "AddNoise": optim.AddNoise(optim.AdamW(lr=0.01), eta=0.01),
-    "SkipLargeUpdates": optim.SkipLargeUpdates(optim.AdamW(lr=0.01), max_norm=0.4),
     "Lookahead": optim.Lookahead(optim.LAMB(lr=0.01), sync_period=2),
     "Float32State": optim.Float32State(MUON, master_weights=True),
     "torch Adafactor": optim.from_torch(torch.optim.Adafactor, lr=0.01),

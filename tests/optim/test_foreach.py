@@ -15,10 +15,8 @@ from functrain.optim import foreach
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adagrad import Adagrad
 from functrain.optim.methods.adamax import Adamax
-from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.rmsprop import RMSprop
-from functrain.optim.methods.rprop import Rprop
 
 OPTIMIZERS: list[Any] = [
     NAdam(weight_decay=0.1),
@@ -28,8 +26,6 @@ OPTIMIZERS: list[Any] = [
     Adagrad(weight_decay=0.1, lr_decay=0.1, maximize=True),
     Adadelta(weight_decay=0.1),
     Adamax(weight_decay=0.1),
-    Rprop(maximize=True),
-    ASGD(t0=1, weight_decay=0.1, maximize=True),
 ]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 

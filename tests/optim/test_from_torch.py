@@ -59,6 +59,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "RMSprop": [{}, {"momentum": 0.9, "centered": True}],
     "NAdam": [{}, {"weight_decay": 0.1, "decoupled_weight_decay": True}],
     "Rprop": [{}, {"etas": (0.4, 1.3)}],
+    "ASGD": [{}, {"t0": 2, "lambd": 0.1}],
 }
 MATRIX = [(cls, options) for cls in CLASSES for options in OPTIONS.get(cls.__name__, [{}])]
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from functrain.errors import ConfigurationError
 from functrain.optim import (
-    ASGD,
     LAMB,
     SGD,
     Adadelta,
@@ -27,7 +26,6 @@ from functrain.optim import (
     Optimizer,
     RAdam,
     RMSprop,
-    Rprop,
     ScheduleFreeAdamW,
     ScheduleFreeSGD,
     from_torch,
@@ -83,18 +81,6 @@ CHANGES: list[tuple[Optimizer, dict[str, list[Any]]]] = [
     ),
     (Adadelta(), {"rho": [0.5], "eps": [1e-2], "weight_decay": [0.2], "maximize": [True]}),
     (Adamax(), ADAM_CHANGES),
-    (
-        Rprop(),
-        {
-            "etas": [(0.3, 1.2), (0.5, 1.5)],
-            "step_sizes": [(0.09, 50.0), (1e-6, 0.11)],
-            "maximize": [True],
-        },
-    ),
-    (
-        ASGD(lambd=0.1, t0=1),
-        {"lambd": [0.2], "alpha": [0.1], "t0": [3.0], "weight_decay": [0.2], "maximize": [True]},
-    ),
     (Lion(), {"betas": [(0.5, 0.99), (0.9, 0.5)], "weight_decay": [0.2], "maximize": [True]}),
     (LAMB(), ADAM_CHANGES),
     (
@@ -256,9 +242,7 @@ def test_a_schedule_or_a_tensor_is_a_learning_rate_and_a_list_is_a_pair_of_betas
     assert AdamW(lr=torch.tensor(0.1), betas=[0.8, 0.9]).betas == (0.8, 0.9)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "cls", [Adam, AdamW, NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
-)
+@pytest.mark.parametrize("cls", [Adam, AdamW, NAdam, RMSprop, Adagrad, Adadelta, Adamax])
 def test_defaults_are_those_of_torch(cls: Any) -> None:
     theirs = getattr(torch.optim, cls.__name__)([torch.zeros(1)]).defaults
     ours = attrs.asdict(cls())

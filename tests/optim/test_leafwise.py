@@ -23,8 +23,6 @@ OPTIMIZERS = [
     optim.Adagrad(weight_decay=0.1),
     optim.Adadelta(),
     optim.Adamax(weight_decay=0.1),
-    optim.Rprop(),
-    optim.ASGD(t0=1),
     optim.Lion(weight_decay=0.1),
     optim.LAMB(weight_decay=0.1),
     optim.ScheduleFreeSGD(weight_decay=0.1),
@@ -202,7 +200,7 @@ def test_complex_params_as_in_torch(ours: optim.Optimizer, theirs: type) -> None
 @every_optimizer
 def test_eval_params_are_the_params(optimizer: optim.Optimizer) -> None:
     params = draw(0, a=torch.float32)
-    averages = isinstance(optimizer, optim.ScheduleFreeSGD | optim.ScheduleFreeAdamW | optim.ASGD)
+    averages = isinstance(optimizer, optim.ScheduleFreeSGD | optim.ScheduleFreeAdamW)
     assert (optimizer.eval_params(optimizer.init(params), params) is params) != averages
     assert not optimizer.lazy_state
 

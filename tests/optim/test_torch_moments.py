@@ -45,8 +45,6 @@ CASES: dict[str, dict[str, Any]] = {
     "Adamax": {"lr": 0.01},
     "NAdam": {"lr": 0.01},
     "RAdam": {"lr": 0.01},
-    "ASGD": {"lr": 0.01, "t0": 2},
-    "Rprop": {"lr": 0.01},
     "Adafactor": {"lr": 0.01},
 }
 EVERY = pytest.mark.parametrize("case", CASES)

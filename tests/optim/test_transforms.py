@@ -26,7 +26,6 @@ OPTIMIZERS = [
     optim.Adagrad(weight_decay=0.1, lr_decay=0.1),
     optim.Adadelta(weight_decay=0.1),
     optim.Adamax(weight_decay=0.1),
-    optim.ASGD(t0=1, weight_decay=0.1),
     optim.Lion(weight_decay=0.1),
     optim.LAMB(weight_decay=0.1),
     optim.Adafactor(weight_decay=0.1),
@@ -85,7 +84,7 @@ def test_vmap_over_a_float32_lr_keeps_float32(optimizer: optim.Optimizer) -> Non
 
 @pytest.mark.row(50)
 @pytest.mark.sweep
-@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, optim.Rprop()], ids=repr)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 def test_compiles_as_one_graph(optimizer: optim.Optimizer) -> None:
     torch._dynamo.reset()  # the limit of recompilations is one for all optimizers
     params = start(torch.float32, optimizer)

@@ -44,18 +44,16 @@ OPTIMIZERS: dict[str, Any] = {
     "centered": optim.RMSprop(0.01, centered=True, momentum=0.5),
     **{
         name: getattr(optim, name)(0.01)
-        for name in ("RAdam", "NAdam", "Adagrad", "Adadelta", "Adamax", "Adafactor", "ASGD")
+        for name in ("RAdam", "NAdam", "Adagrad", "Adadelta", "Adamax", "Adafactor")
     },
-    **{name: getattr(optim, name)(0.01) for name in ("Rprop", "Lion", "LAMB")},
+    **{name: getattr(optim, name)(0.01) for name in ("Lion", "LAMB")},
     "ScheduleFreeAdamW": optim.ScheduleFreeAdamW(0.01),
     "ScheduleFreeSGD": optim.ScheduleFreeSGD(0.1),
     "Muon": optim.groups(
         [("*.weight", optim.Muon(0.01, ns_dtype="float64")), ("*", optim.SGD(0.1))]
     ),
     "Lookahead": optim.Lookahead(optim.SGD(0.1), sync_period=2),
-    "AddNoise": optim.AddNoise(optim.SGD(0.1), eta=0.1),
-    "Centralize": optim.Centralize(optim.SGD(0.1)),
-    "SkipLargeUpdates": optim.SkipLargeUpdates(optim.SGD(0.1), max_norm=0.2),
+    "ClipByBlockRms": optim.ClipByBlockRms(optim.SGD(0.1), threshold=0.1),
 }
 
 

@@ -355,7 +355,7 @@ class TestWhatIsNoGraph:
 
     def test_an_optimizer_of_from_torch_is_refused(self) -> None:
         adam = ft.optim.from_torch(torch.optim.Adam, lr=0.1)
-        wrapped = ft.optim.groups([("*bias", ft.optim.SGD(0.1)), ("*", ft.optim.Centralize(adam))])
+        wrapped = ft.optim.groups([("*bias", ft.optim.SGD(0.1)), ("*", ft.optim.Lookahead(adam))])
         with pytest.raises(ConfigurationError, match="cannot take an optimizer of from_torch"):
             compiled(optimizer=wrapped)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import functrain as ft
 from functrain.errors import ConfigurationError
-from functrain.optim import SGD, AdamW, AddNoise, ClipByBlockRms, Lookahead, groups
+from functrain.optim import SGD, AdamW, ClipByBlockRms, Lookahead, groups
 from functrain.transforms.hyperparameters import hyperparameters, replaced, with_recipe
 
 
@@ -43,8 +43,8 @@ def test_wrappers_share_a_level_with_the_optimizer_inside() -> None:
 
 
 def test_of_two_equal_names_the_inner_one_has_a_prefix() -> None:
-    found = paths(AddNoise(AddNoise(SGD(0.1), eta=0.1), eta=0.2))
-    assert {"eta", "optimizer.eta", "gamma", "optimizer.gamma", "lr"} <= found
+    found = paths(ClipByBlockRms(ClipByBlockRms(SGD(0.1), threshold=0.1), threshold=0.2))
+    assert {"threshold", "optimizer.threshold", "lr"} <= found
 
 
 def test_numbers_of_schedules_within_schedules_are_named() -> None:

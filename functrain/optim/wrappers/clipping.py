@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import ClassVar
 
 import attrs
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 
 from functrain.core.optimizer import Optimizer, OptimizerState, Params
-from functrain.core.precision import widest
 from functrain.errors.calls import explained
 from functrain.optim.hyperparameters import an_optimizer, not_negative, positive
 from functrain.optim.wrapping import Wrapper
@@ -127,21 +125,3 @@ def norm(leaf: Tensor, unitwise: bool = False) -> Tensor:
     dims = list(range(1, leaf.ndim)) if several else None
     found: Tensor = torch.linalg.vector_norm(leaf, dim=dims, keepdim=several, dtype=wide)
     return found
-
-
-def global_norm(leaves: Iterable[Tensor], device: torch.device) -> Tensor:
-    """Return the 2-norm of all leaves taken as one vector.
-
-    The result is a 0-dim float64 tensor, or float32 where the device has no wider type; without
-    leaves 0.
-
-    Example:
-        >>> global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])], torch.device("cpu"))
-        tensor(5., dtype=torch.float64)
-    """
-    wide = widest(device)
-    each = [norm(leaf).to(device, wide) for leaf in leaves]
-    if not each:
-        return torch.zeros((), dtype=wide, device=device)
-    total: Tensor = torch.linalg.vector_norm(torch.stack(each))
-    return total

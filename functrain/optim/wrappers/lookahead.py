@@ -40,7 +40,7 @@ class Lookahead(Wrapper):
         slow_step_size: how far the slow weights move towards the fast ones; the paper has 0.5
             and 0.8.
         reset_state: whether the optimizer inside starts from scratch after each
-            synchronisation, its count of updates too: put `AddNoise` around, or its noise repeats.
+            synchronisation, its count of updates too.
 
     Raises:
         ConfigurationError: a value is out of range, or the optimizer inside keeps weights.

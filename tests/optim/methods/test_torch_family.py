@@ -1,4 +1,4 @@
-"""NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop and ASGD against torch.optim."""
+"""NAdam, RMSprop, Adagrad, Adadelta and Adamax against torch.optim."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from functrain.core.optimizer import Optimizer
 from functrain.optim.methods.adadelta import Adadelta
 from functrain.optim.methods.adagrad import Adagrad
 from functrain.optim.methods.adamax import Adamax
-from functrain.optim.methods.asgd import ASGD
 from functrain.optim.methods.nadam import NAdam
 from functrain.optim.methods.rmsprop import RMSprop
-from functrain.optim.methods.rprop import Rprop
 
-CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax, Rprop, ASGD]
-BITWISE = (RMSprop, Adadelta, Rprop)
+CLASSES: list[Any] = [NAdam, RMSprop, Adagrad, Adadelta, Adamax]
+BITWISE = (RMSprop, Adadelta)
 STEPS = 100
 SHAPES = {"weight": (5, 3), "bias": (3,), "scale": (), "kernel": (2, 3, 2, 2)}
 
@@ -106,7 +104,7 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_bfloat16_kernel_is_as_near_to_float64_as_the_foreach_form(cls: Any) -> None:
-    options = {} if cls is Rprop else {"weight_decay": 0.1}
+    options = {"weight_decay": 0.1}
     params, grads = make(torch.bfloat16)
     expected, _ = run_torch(cls, *make(torch.float64), foreach=False, **options)
     theirs, _ = run_torch(cls, params, grads, foreach=True, **options)
@@ -151,27 +149,6 @@ def test_a_late_leaf_is_as_in_torch(cls: Any, kernel: bool) -> None:
 
 
 @pytest.mark.parametrize("kernel", [False, True])
-def test_rprop_begun_with_a_zero_lr_takes_the_smallest_step_as_in_torch(kernel: bool) -> None:
-    params, grads = make(torch.float64)
-    options = {"step_sizes": (1e-3, 1.0)}
-
-    def warmup(step: int) -> float:
-        return 0.1 * step
-
-    expected, _ = run_torch(Rprop, params, grads[:9], warmup, foreach=False, **options)
-    found, _ = run(Rprop(step_sizes=(1e-3, 1.0)), params, grads[:9], kernel, warmup)
-    assert distance(found, expected) <= 1e-12
-    assert not torch.equal(found["bias"], params["bias"])
-
-
-@pytest.mark.parametrize("kernel", [False, True])
-def test_rprop_knows_a_turn_of_tiny_gradients(kernel: bool) -> None:
-    grads = [{"w": torch.tensor([1e-30])}, {"w": torch.tensor([-1e-30])}]
-    _, state = run(Rprop(lr=0.1), {"w": torch.ones(1)}, grads, kernel)
-    assert state["step_size"]["w"].item() == pytest.approx(0.025)
-
-
-@pytest.mark.parametrize("kernel", [False, True])
 def test_centered_rmsprop_stays_finite_with_a_constant_gradient(kernel: bool) -> None:
     params, grads = {"w": torch.ones(200)}, {"w": torch.linspace(0.1, 7.0, 200)}
     optimizer = RMSprop(centered=True, alpha=0.5)
@@ -179,19 +156,6 @@ def test_centered_rmsprop_stays_finite_with_a_constant_gradient(kernel: bool) ->
     broken, _ = run_torch(RMSprop, params, [grads] * 100, centered=True, alpha=0.5)
     assert broken["w"].isnan().any()
     assert found["w"].isfinite().all()
-
-
-@pytest.mark.parametrize("kernel", [False, True])
-@pytest.mark.parametrize("count", [1, 4, 5, 6, 12])
-def test_asgd_evaluates_the_mean_of_the_parameters_after_t0(kernel: bool, count: int) -> None:
-    params, grads = make(torch.float64)
-    asgd = ASGD(t0=3, lambd=0.01)
-    walk = [run(asgd, params, grads[:end], kernel)[0] for end in range(1, count + 1)]
-    final, state = run(asgd, params, grads[:count], kernel)
-    averages = asgd.eval_params(state, final)
-    for path in params:
-        expected = torch.stack([each[path] for each in walk[min(count, 5) - 1 :]]).mean(0)
-        torch.testing.assert_close(averages[path], expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -205,15 +169,3 @@ def test_a_tensor_lr_is_as_good_as_a_float(cls: Any, kernel: bool) -> None:
     expected, _ = run(cls(), params, grads[:9], kernel)
     found, _ = run(cls(), params, grads[:9], kernel, tensor)
     assert distance(found, expected) <= 1e-15
-
-
-@pytest.mark.parametrize("kernel", [False, True])
-def test_asgd_averages_a_late_leaf_from_its_own_first_update(kernel: bool) -> None:
-    start = {path: torch.full((2,), 4.0, dtype=torch.float64) for path in ("early", "late")}
-    ones = {path: torch.ones_like(leaf) for path, leaf in start.items()}
-    grads = [{"early": ones["early"]}] * 5 + [ones] * 4
-    expected, theirs = run_torch(ASGD, start, grads, t0=1, foreach=False)
-    params, state = run(ASGD(t0=1), start, grads, kernel)
-    for path in start:
-        torch.testing.assert_close(params[path], expected[path], rtol=1e-12, atol=0)
-        torch.testing.assert_close(state["ax"][path], theirs[path]["ax"], rtol=1e-12, atol=0)

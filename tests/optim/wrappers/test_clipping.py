@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim import SGD
-from functrain.optim.wrappers import AdaptiveGradClip, Centralize, ClipByBlockRms
+from functrain.optim.wrappers import AdaptiveGradClip, ClipByBlockRms
 
 pytestmark = pytest.mark.row(13)
 
@@ -51,18 +51,6 @@ def test_small_and_zero_gradients_are_not_changed(shape: tuple[int, ...]) -> Non
             assert torch.equal(regrad(optimizer, grad, param), grad)
 
 
-@pytest.mark.parametrize("shape", [(), (3,), (3, 2), (3, 2, 4), (2, 3, 1, 2, 2)])
-def test_each_unit_is_centred(shape: tuple[int, ...]) -> None:
-    grad = torch.arange(torch.Size(shape).numel(), dtype=torch.float64).reshape(shape)
-    centred = regrad(Centralize(SGD()), grad, grad)
-    if len(shape) < 2:
-        assert torch.equal(centred, grad)
-    else:
-        rows = grad.flatten(1)
-        expected = (rows.numpy() - rows.numpy().mean(axis=1, keepdims=True)).reshape(shape)
-        torch.testing.assert_close(centred, torch.from_numpy(expected), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.bfloat16], ids=str)
 def test_other_dtypes_are_kept(dtype: torch.dtype) -> None:
     grad = torch.full((2, 2), 3.0).to(dtype)
@@ -70,4 +58,3 @@ def test_other_dtypes_are_kept(dtype: torch.dtype) -> None:
     assert torch.equal(clipped, torch.full((2, 2), 1.5).to(dtype))
     clipped = regrad(AdaptiveGradClip(SGD(), 0.5), grad, grad)
     assert torch.equal(clipped, torch.full((2, 2), 1.5).to(dtype))
-    assert not regrad(Centralize(SGD()), grad, grad).any()

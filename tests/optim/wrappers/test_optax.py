@@ -46,11 +46,6 @@ def assert_same(optimizer: Optimizer, transformation: Any, turned: bool = False)
         assert_equal(found, from_jax(params, back))
 
 
-def test_centralize() -> None:
-    theirs = optax.chain(optax.centralize(), optax.adam(0.1))
-    assert_same(wrappers.Centralize(Adam()), theirs)
-
-
 @pytest.mark.parametrize("clipping", [0.02, 0.5])
 def test_adaptive_grad_clip_of_layers_with_outputs_last(clipping: float) -> None:
     theirs = optax.chain(optax.adaptive_grad_clip(clipping, eps=0.3), optax.sgd(0.1))
@@ -74,16 +69,3 @@ def test_lookahead(period: int, size: float, reset: bool) -> None:
     ):
         assert_equal(found, from_jax(expected.fast))
         assert_equal(evaluated, from_jax(expected.slow))
-
-
-def test_skip_large_updates() -> None:
-    norms = sorted(
-        float(torch.cat([g.flatten() for g in draw(s + 1).values()]).norm()) for s in range(STEPS)
-    )
-    bound = (norms[14] + norms[15]) / 2
-    steps = optax.MultiSteps(
-        optax.adam(0.1),
-        every_k_schedule=1,
-        should_skip_update_fn=lambda *given: optax.skip_large_updates(*given, bound**2),
-    )
-    assert_same(wrappers.SkipLargeUpdates(Adam(), bound), steps)
