@@ -119,7 +119,8 @@ def _difference(found: Difference) -> dict[str, Any]:
 
 
 def _place(made: Parting) -> dict[str, Any]:
-    element = made.element
+    first = made.differences[0] if made.differences else None
+    index = None if first is None else first.index
     return {
         "from_step": made.start,
         "step": made.step,
@@ -127,7 +128,7 @@ def _place(made: Parting) -> dict[str, Any]:
         "entered": made.entered,
         "leaf": made.leaf or None,
         "detail": made.detail or None,
-        "index": None if element is None else list(element.index),
-        "values": None if element is None else [element.first, element.second],
-        "ulps": None if element is None else element.ulps,
+        "index": None if index is None else list(index),
+        "values": None if first is None or index is None else [first.first, first.second],
+        "ulps": None if first is None or index is None else first.ulps,
     }

@@ -28,14 +28,12 @@ def test_each_step_has_the_hash_of_its_state_and_training_is_unchanged(tmp_path:
         def on_batch_end(self, event: Any) -> None:
             seen.append(merkle(event.state).digest.hex())
 
-    run = small_runs.fit([Digests(tmp_path, leaves="5 steps"), Watch()], directory=tmp_path)
+    run = small_runs.fit([Digests(tmp_path), Watch()], directory=tmp_path)
     plain = small_runs.fit(directory=tmp_path / "plain")
     assert tree.diff(run.state, plain.state) == []
     rows = list(read(tmp_path))
     assert [row["step"] for row in rows] == list(range(1, 21))
     assert [row["root"] for row in rows] == seen
-    assert [row["step"] for row in rows if "leaves" in row] == [5, 10, 15, 20]
-    assert set(rows[4]["leaves"]) == {tree.path_string(path) for path in tree.flatten(run.state)}
     assert set(rows[0]["parts"]) == {name for name, _ in tree.children(run.state)}
 
 
@@ -49,6 +47,14 @@ def test_an_interrupted_run_has_every_step_once(tmp_path: Path, cut: int) -> Non
         file.write(b'{"step":9')  # as a kill may leave it
     small_runs.fit([Digests(tmp_path / "b")], directory=tmp_path / "b")
     assert raw(tmp_path / "a") == raw(tmp_path / "b")
+
+
+def test_a_state_of_an_earlier_version_still_loads(tmp_path: Path) -> None:
+    small_runs.fit([Digests(tmp_path)], directory=tmp_path, until="12 steps")
+    lines = raw(tmp_path).splitlines(keepends=True)
+    run = Digests(tmp_path)
+    run.load_state_dict({"digests": [lines[11].decode()], "run": "an earlier run"})
+    assert (run.after, [row["step"] for row in run.rows.complete]) == (11, [12])
 
 
 def test_rewinding_truncates_the_file_and_forking_copies_it(tmp_path: Path) -> None:
@@ -85,7 +91,7 @@ def test_a_temporarily_full_disk_loses_no_row(tmp_path: Path) -> None:
         def on_batch_begin(self, event: Any) -> None:
             full.full = 6 <= event.state.counters.step < 12
 
-    full = digests._file = Full(digests._file)  # type: ignore[assignment]
+    full = digests.destination.file = Full(digests.destination.file)
     with pytest.warns(errors.SinkWarning, match="Training continues") as caught:
         small_runs.fit([digests, Switch()], directory=tmp_path / "b")
     assert len(caught) == 1
@@ -97,7 +103,7 @@ def test_unwritten_rows_are_in_the_checkpoint(tmp_path: Path) -> None:
     small_runs.fit([Digests(tmp_path / "a")], directory=tmp_path / "a")
     b = tmp_path / "b"
     digests = Digests(b)
-    file, size = digests._file, 0
+    file, size = digests.destination.file, 0
 
     class Full:
         def __getattr__(self, name: str) -> Any:
@@ -114,7 +120,7 @@ def test_unwritten_rows_are_in_the_checkpoint(tmp_path: Path) -> None:
             nonlocal size
             if event.state.counters.step == 6:
                 size = file.path.stat().st_size
-                digests._file = Full()  # type: ignore[assignment]
+                digests.destination.file = Full()
 
     with pytest.warns(errors.SinkWarning, match="No space"):
         small_runs.fit([digests, FromStep6()], directory=b, until="12 steps")
@@ -125,7 +131,7 @@ def test_unwritten_rows_are_in_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_file_with_other_content_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "digests.jsonl").write_text("my notes\n")
-    with pytest.raises(errors.ListenerError, match="is not a digests file"):
+    with pytest.raises(errors.ListenerError, match="is not the log of a run"):
         small_runs.fit([Digests(tmp_path)], directory=tmp_path)
     assert (tmp_path / "digests.jsonl").read_text() == "my notes\n"
 

@@ -24,7 +24,7 @@ def watched(directory: Path, shard: Any) -> dict[str, Any]:
     listeners = [
         GradientMonitor(program, "2 steps"),
         UpdateMonitor(program, "2 steps"),
-        Digests(directory, leaves="3 steps"),
+        Digests(directory),
         SampleText(program, loss_of, "2 steps", directory / "texts.jsonl"),
         Every("3 steps", lambda state: seen.append(loss_of(program, state)), every_rank=True),
     ]

@@ -89,10 +89,10 @@ def test_the_same_program_and_data_never_part() -> None:
 def test_one_bit_of_one_sample_is_found_in_its_batch() -> None:
     parting = found(make(), make(nudge=SPOILED))
     assert (parting.step, parting.part, parting.leaf) == (5, "batch", "batch.0")
-    assert parting.element is not None
-    assert (parting.element.index, parting.element.ulps) == ((1, 2), 1)
-    assert parting.element.first == columns()[0][SPOILED, 2].item()
-    assert parting.element.second == columns(SPOILED)[0][SPOILED, 2].item()
+    first = parting.differences[0]
+    assert (first.index, first.ulps) == ((1, 2), 1)
+    assert first.first == columns()[0][SPOILED, 2].item()
+    assert first.second == columns(SPOILED)[0][SPOILED, 2].item()
     assert "the data gave another batch" in str(parting)
     assert "element [1, 2] is" in str(parting)
 
@@ -238,8 +238,7 @@ def test_a_run_that_ends_because_of_nan_is_traced_to_the_batch() -> None:
     for sides in ((make(), spoiled), (spoiled, make())):
         parting = found(*sides)
         assert (parting.step, parting.part, parting.leaf) == (5, "batch", "batch.0")
-        assert parting.element is not None
-        assert parting.element.index == (1, 1)
+        assert parting.differences[0].index == (1, 1)
 
 
 def test_a_directory_without_a_configuration_is_refused(tmp_path: Path) -> None:

@@ -54,22 +54,38 @@ def CSV(  # noqa: N802 (a factory that reads as a class)
 
 
 @attrs.define(eq=False)
-class _LogFile:
+class LogFile:
+    """A file of lines with steps, of JSON unless a subclass says otherwise."""
+
     file: LineFile
     config: Config = attrs.field(init=False, factory=dict)
 
     def configure(self, config: Config) -> None:
+        """Take the configuration of the run."""
         self.config = config
 
+    def open(self, after: int, run: str | None) -> str:
+        """Keep the lines up to a step."""
+        writer = Writer.of(self.config, run)
+        self.file.open_after(lambda line: step_of(line, self.file.path) <= after, writer)
+        return writer.run
+
+    def last_step(self) -> int:
+        """Return the step of the last line, -1 without one."""
+        lines = self.file.read().splitlines()
+        return step_of(lines[-1], self.file.path) if lines else -1
+
     def flush(self) -> None:
+        """Sync the file to the disk."""
         self.file.sync()
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
 
 
 @attrs.define(eq=False)
-class _Table(_LogFile):
+class _Table(LogFile):
     columns: list[str] = attrs.field(factory=list)
 
     def open(self, after: int, run: str | None) -> str:
@@ -154,17 +170,8 @@ def JSONL(  # noqa: N802 (a factory that reads as a class)
 
 
 @attrs.define(eq=False)
-class _JSONLines(_LogFile):
+class _JSONLines(LogFile):
     takes_lists: ClassVar[bool] = True
-
-    def open(self, after: int, run: str | None) -> str:
-        writer = Writer.of(self.config, run)
-        self.file.open_after(lambda line: step_of(line, self.file.path) <= after, writer)
-        return writer.run
-
-    def last_step(self) -> int:
-        lines = self.file.read().splitlines()
-        return step_of(lines[-1], self.file.path) if lines else -1
 
     def write(self, rows: list[Row]) -> None:
         self.file.append(b"".join(map(encode, rows)))

@@ -127,6 +127,10 @@ class Sink:
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Add the row of a step."""
         self.rows.add(event, self.every.due(event.state.counters))
+        self.write_if_due()
+
+    def write_if_due(self) -> None:
+        """Write the complete rows if they are many, old, or asked for."""
         waiting = len(self.rows.complete)
         if not waiting or (self._failing and not self._wanted_now):
             return

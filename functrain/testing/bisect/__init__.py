@@ -5,6 +5,6 @@ and ``steps`` compares one step of both in the order in which a step happens.
 """
 
 from functrain.testing.bisect.search import bisect
-from functrain.testing.bisect.steps import Element, Parting
+from functrain.testing.bisect.steps import Parting
 
-__all__ = ["Element", "Parting", "bisect"]
+__all__ = ["Parting", "bisect"]

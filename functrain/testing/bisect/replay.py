@@ -1,4 +1,4 @@
-"""Repeat a run from a checkpoint, and record hashes of each step or all of one step."""
+"""Repeat a run from a checkpoint, hashing each step and keeping all of the last one."""
 
 from __future__ import annotations
 
@@ -29,123 +29,69 @@ from functrain.tree.nodes import copy
 _NEVER = Steps(10**15)
 
 
-@attrs.frozen
-class Trace:
-    """The hashes of one step.
-
-    Attributes:
-        before: of the state before the first step traced; for later steps of its scheduler alone,
-            the only part that an evaluation changes.
-        metrics: the row of the step.
-        after: of the state after the step.
-    """
-
-    before: bytes
-    batch: bytes
-    metrics: bytes
-    after: bytes
-
-
 @attrs.define(eq=False)
-class Tracer:
-    """A listener that traces each step, up to a last one or until it differs from another run.
+class Recorder:
+    """A listener that hashes each step, and keeps all of the last one.
 
     Attributes:
-        steps: traces by step.
+        last: the step to stop after.
+        other: another run; this one stops after the first step that differs from it.
+        hashes: of state, batch, metrics and new state, by step.
         evaluations: metrics by step and evaluation.
-        first: the step after which the trace starts.
+        ending: why the run ended.
+        step: the last step that was begun, with its state, batch, new state and metrics.
     """
 
-    last: int | None
-    other: Tracer | None = None
-    steps: dict[int, Trace] = attrs.field(factory=dict)
-    evaluations: dict[int, dict[str, float]] = attrs.field(factory=dict)
-    first: int | None = None
-    ending: str = ""
-    _before: bytes = b""
-    _batch: bytes = b""
-
-    def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Hash the inputs of the step."""
-        whole = self.first is None
-        if self.first is None:
-            self.first = event.state.counters.step
-        self._before = merkle(event.state if whole else event.state.scheduler).digest
-        self._batch = merkle(event.batch).digest
-
-    def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
-        """Hash the outputs of the step."""
-        step = event.state.counters.step
-        row = encode(fetch([dict(event.metrics)])[0])
-        self.steps[step] = Trace(self._before, self._batch, row, merkle(event.state).digest)
-        if step == self.last or (self.other is not None and self.parted(step)):
-            return events.Stop()
-        return None
-
-    def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Store the metrics."""
-        found = self.evaluations.setdefault(event.state.counters.step, {})
-        prefix = evaluation_name(event)
-        found |= {f"{prefix}/{name}": value for name, value in event.metrics.items()}
-
-    def on_train_end(self, event: events.TrainEnd) -> None:
-        """Store why the run ended."""
-        self.ending = f"{event.reason}: {event.detail}"
-
-    def parted(self, step: int) -> bool:
-        """Return whether a step differs from that in the other run."""
-        assert self.other is not None
-        if step <= (self.other.first or 0):  # not repeated there
-            return False
-        ours, theirs = self.steps[step], self.other.steps.get(step)
-        if theirs is None:
-            return True
-        if (self.first == step - 1) != (self.other.first == step - 1):
-            ours = attrs.evolve(ours, before=theirs.before)  # these hash different things
-        return ours != theirs
-
-
-@attrs.define(eq=False)
-class Capture:
-    """A listener that stores everything about one step and ends the run there."""
-
-    step: int
     program: AnyProgram
+    last: int | None
+    other: Recorder | None = None
+    hashes: dict[int, tuple[bytes, ...]] = attrs.field(factory=dict)
+    evaluations: dict[int, dict[str, float]] = attrs.field(factory=dict)
+    ending: str = ""
+    step: int = 0
     before: Any = None
     batch: Any = None
     after: Any = None
     metrics: Mapping[str, Any] = attrs.field(factory=dict)
 
     def on_batch_begin(self, event: events.BatchBegin) -> None:
-        """Keep a reference to the state and copy the batch."""
-        if event.state.counters.step + 1 == self.step:
-            self.before, self.batch = event.state, copy(event.batch)
+        """Keep the inputs of the step."""
+        self.step = event.state.counters.step + 1
+        self.before, self.batch = event.state, copy(event.batch)
+        self.after, self.metrics = None, {}
 
     def on_batch_end(self, event: events.BatchEnd) -> events.Stop | None:
-        """Store the results of the step."""
-        if event.state.counters.step != self.step:
-            return None
+        """Keep the outputs of the step, and hash it."""
         self.after, self.metrics = event.state, dict(event.metrics)
-        return events.Stop()
+        row = encode(fetch([dict(event.metrics)])[0])
+        trees = (merkle(tree).digest for tree in (self.before, self.batch, event.state))
+        self.hashes[self.step] = (row, *trees)
+        return events.Stop() if self.step == self.last or self.parted else None
+
+    def on_eval_end(self, event: events.EvalEnd) -> None:
+        """Keep the metrics."""
+        found = self.evaluations.setdefault(event.state.counters.step, {})
+        prefix = evaluation_name(event)
+        found |= {f"{prefix}/{name}": value for name, value in event.metrics.items()}
+
+    def on_train_end(self, event: events.TrainEnd) -> None:
+        """Keep why the run ended."""
+        self.ending = f"{event.reason}: {event.detail}"
+
+    @property
+    def parted(self) -> bool:
+        """Whether the last step differs from that of the other run, which may begin later."""
+        if self.other is None or self.step < min(self.other.hashes, default=0):
+            return False
+        return self.hashes.get(self.step) != self.other.hashes.get(self.step)
 
 
-def trace(side: Side, start: int | None, last: int | None, other: Tracer | None = None) -> Tracer:
-    """Return the hashes of the steps after ``start``, to the first that differs from ``other``."""
-    tracer = Tracer(last, other)
-    _replay(side.make(), side, start, tracer)
-    return tracer
-
-
-def capture(side: Side, start: int | None, step: int) -> Capture:
-    """Return states and batch of one step, repeating the run from ``start`` on."""
-    arguments = side.make()
-    kept = Capture(step, arguments["program"])
-    _replay(arguments, side, start, kept)
-    return kept
-
-
-def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listener: Any) -> None:
+def replay(
+    side: Side, start: int | None, last: int | None, other: Recorder | None = None
+) -> Recorder:
     """Repeat ``fit`` in a temporary directory, with one listener that only observes."""
+    arguments = side.make()
+    recorder = Recorder(arguments["program"], last, other)
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings():
         for category in (ReplayWarning, NonFiniteWarning):
             warnings.simplefilter("ignore", category)
@@ -153,11 +99,12 @@ def _replay(arguments: Mapping[str, Any], side: Side, start: int | None, listene
             **arguments,
             "directory": _store(arguments, Path(place)),
             "resume": _origin(arguments, side, start),
-            "listeners": [listener],
+            "listeners": [recorder],
             "save_every": _NEVER,
             "restore_best": False,
         }
         fit(options.pop("program"), options.pop("data"), **{"progress": False, **options})
+    return recorder
 
 
 def _store(arguments: Mapping[str, Any], place: Path) -> Checkpoints:

@@ -11,8 +11,8 @@ from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
 from functrain.errors.paths import expanded
-from functrain.testing.bisect.records import Record, common, records
-from functrain.testing.bisect.replay import Tracer, capture, trace
+from functrain.testing.bisect.records import common, records
+from functrain.testing.bisect.replay import Recorder, replay
 from functrain.testing.bisect.run import Make, Side, made_again
 from functrain.testing.bisect.steps import Parting, compared, parting
 
@@ -60,43 +60,33 @@ def bisect(first: Make | str | Path, second: Make | str | Path) -> Parting | Non
 
 
 def _first_difference(ours: Side, theirs: Side) -> Parting | None:
-    found_records = _from_records(ours, theirs)
-    if found_records is not None and not found_records:
+    directories = [side.recorded for side in (ours, theirs) if side.recorded is not None]
+    found_records = records(*directories) if len(directories) == 2 else []
+    steps = [record.step for record in found_records if record.step is not None]
+    if len(directories) == 2 and not found_records and _ended_alike(directories):
         return None
-    steps = (record.step for record in found_records or ())
-    bound = min((step for step in steps if step is not None), default=None)
-    start = _start(ours, theirs, bound)
+    bound = min(steps, default=None)
+    start = _last_equal(directories, bound) if len(directories) == 2 else None
     found = _replayed(ours, theirs, start, bound)
     if found is None and bound is not None:
         found = Parting(bound, "records", "", "")
-    texts = tuple(record.text for record in found_records or ())
+    texts = tuple(record.text for record in found_records)
     return found and attrs.evolve(found, records=texts, start=start or 0)
 
 
-def _from_records(ours: Side, theirs: Side) -> list[Record] | None:
-    """Return the differences in the records; empty if they agree, ``None`` if there are none."""
-    first, second = ours.recorded, theirs.recorded
-    if first is None or second is None:
-        return None
-    found = records(first, second)
-    if found:
-        return found
-    one, other = (Checkpoints(directory).steps()[-1:] for directory in (first, second))
-    return [] if one and one == other else None
+def _ended_alike(directories: list[Path]) -> bool:
+    one, other = (Checkpoints(directory).steps()[-1:] for directory in directories)
+    return bool(one) and one == other
 
 
-def _start(ours: Side, theirs: Side, bound: int | None) -> int | None:
+def _last_equal(directories: list[Path], bound: int | None) -> int | None:
     """Return the last step before the bound for which both have a valid checkpoint.
 
     Their states are equal there, because the first unequal ones set the bound.
     """
-    first, second = ours.recorded, theirs.recorded
-    if first is None or second is None:
-        return None
-    both = [step for step, *_ in common(first, second)]
-    same = [step for step in both if bound is None or step < bound]
-    stores = [Checkpoints(directory) for directory in (first, second)]
-    return next((step for step in reversed(same) if all(_is_valid(s, step) for s in stores)), None)
+    both = [step for step, *_ in common(*directories) if bound is None or step < bound]
+    stores = [Checkpoints(directory) for directory in directories]
+    return next((step for step in reversed(both) if all(_is_valid(s, step) for s in stores)), None)
 
 
 def _is_valid(store: Checkpoints, step: int) -> bool:
@@ -109,34 +99,29 @@ def _is_valid(store: Checkpoints, step: int) -> bool:
 
 def _replayed(ours: Side, theirs: Side, start: int | None, bound: int | None) -> Parting | None:
     """Repeat both runs and compare the first step that differs."""
-    first = trace(ours, start, bound)
-    second = trace(theirs, start, bound, first)
-    step = next((step for step in second.steps if second.parted(step)), None)
+    first = replay(ours, start, bound)
+    second = replay(theirs, start, bound, first)
+    longer = [step for step in first.hashes if step > max(second.hashes, default=0)]
+    step = second.step if second.parted else min(longer, default=None)
     measured = _evaluations(first, second)
     if measured is not None and (step is None or measured.step < step):
         return measured
-    ended = second if step is None else first
-    step = _one_more(first, second) if step is None else step
     if step is None:
         return None
-    goes_on = step in first.steps and step in second.steps
-    if not goes_on and not ended.ending.startswith("nonfinite"):
-        return Parting(step, "end", "", ended.ending)
-    one, other = (capture(side, start, step) for side in (ours, theirs))
-    return compared(one, other, given=not goes_on) or Parting(step, "end", "", ended.ending)
+    goes_on = step in first.hashes and step in second.hashes
+    ending = second.ending if step in first.hashes else first.ending
+    if not goes_on and not ending.startswith("nonfinite"):
+        return Parting(step, "end", "", ending)
+    if first.step != step:
+        first = replay(ours, start, step)
+    return compared(first, second, given=not goes_on) or Parting(step, "end", "", ending)
 
 
-def _evaluations(first: Tracer, second: Tracer) -> Parting | None:
+def _evaluations(first: Recorder, second: Recorder) -> Parting | None:
     """Return the first step that both evaluated with different results."""
     for step in sorted(first.evaluations.keys() & second.evaluations.keys()):
         ours, theirs = first.evaluations[step], second.evaluations[step]
         found = tree.diff(ours, theirs)
         if found:
-            return parting(step, "evaluation", found, ours, theirs)
+            return parting(step, "evaluation", found)
     return None
-
-
-def _one_more(first: Tracer, second: Tracer) -> int | None:
-    """Return the first step of the first run after the end of the second, if any."""
-    more = sorted(set(first.steps) - set(second.steps))
-    return next((step for step in more if second.first is None or step > second.first), None)

@@ -13,11 +13,8 @@ from functrain import tree
 from functrain.core.inspection import gradients
 from functrain.core.program import Program
 from functrain.own_steps.states import JointState
-from functrain.testing.bisect.replay import Capture
+from functrain.testing.bisect.replay import Recorder
 from functrain.tree import Difference
-from functrain.tree.compare import ulps_text
-from functrain.tree.elements import distance
-from functrain.tree.placed import whole
 
 # The conclusion from the part of a step that has the first difference.
 ENTERED = {
@@ -43,27 +40,6 @@ ENTERED = {
 }
 
 
-@attrs.frozen
-class Element:
-    """The first element of a tensor that differs.
-
-    Attributes:
-        index: its index in the tensor.
-        first: its value in the first run.
-        second: its value in the second run.
-        ulps: the distance in units in the last place, for floating dtypes.
-    """
-
-    index: tuple[int, ...]
-    first: Any
-    second: Any
-    ulps: int | None
-
-    def __str__(self) -> str:
-        ulps = f", {ulps}" if (ulps := ulps_text(self.ulps)) else ""
-        return f"element {list(self.index)} is {self.first!r} and {self.second!r}{ulps}"
-
-
 @attrs.frozen(eq=False)
 class Parting:
     """The place where two runs diverge.
@@ -73,8 +49,8 @@ class Parting:
         part: the part of the step: a key of ``functrain.testing.bisect.steps.ENTERED``.
         leaf: the dotted path of the first leaf that differs.
         detail: a description of the difference.
-        element: the first element that differs, if the leaf is a tensor.
-        differences: all differences in that part.
+        differences: all differences in that part; the first has the index and the two values of
+            the first element that differs, if the leaf is a tensor.
         records: differences in the run directories, in sentences.
         start: the step of the checkpoint from which both were repeated; 0 for the start.
     """
@@ -83,7 +59,6 @@ class Parting:
     part: str
     leaf: str
     detail: str
-    element: Element | None = None
     differences: tuple[Difference, ...] = ()
     records: tuple[str, ...] = ()
     start: int = 0
@@ -99,13 +74,13 @@ class Parting:
         if self.part == "records":
             text = f"the records of the runs part at step {self.step}; {repeated}, {self.entered}"
         lines = [f"first {self.leaf}: {self.detail}" if self.leaf else self.detail]
-        lines += [] if self.element is None else [str(self.element)]
+        lines += [_element(self.differences[0])] if self.differences else []
         count = len(self.differences)
         lines += [f"and {count - 1:,} more of {self.part}"] if count > 1 else []
         return "\n".join([text, *(f"  {line}" for line in lines if line), *self.records])
 
 
-def compared(first: Capture, second: Capture, given: bool = False) -> Parting | None:
+def compared(first: Recorder, second: Recorder, given: bool = False) -> Parting | None:
     """Return the first part of a step that differs, with its leaves.
 
     Compares only the inputs of a step that failed.
@@ -116,38 +91,41 @@ def compared(first: Capture, second: Capture, given: bool = False) -> Parting | 
         ours, theirs = _plain(look(first)), _plain(look(second))
         found = tree.diff(ours, theirs)
         if found:
-            return parting(first.step, part, found, ours, theirs)
+            return parting(first.step, part, found)
     return None
 
 
-def parting(
-    step: int, part: str, found: list[Difference], ours: tree.Tree, theirs: tree.Tree
-) -> Parting:
+def parting(step: int, part: str, found: list[Difference]) -> Parting:
     """Build the result from the differences of two trees."""
-    first = found[0]
-    element = _element(first, ours, theirs)
-    leaf = tree.path_string(first.path)
-    return Parting(step, part, leaf, first.detail, element, tuple(found))
+    leaf = tree.path_string(found[0].path)
+    return Parting(step, part, leaf, found[0].detail, tuple(found))
 
 
-def _gradients(side: Capture) -> Any:
+def _element(found: Difference) -> str:
+    """Describe the first element that differs, if the difference is that of two tensors."""
+    if found.index is None:
+        return ""
+    return f"element {list(found.index)} is {found.first!r} and {found.second!r}"
+
+
+def _gradients(side: Recorder) -> Any:
     if side.before is None or not isinstance(side.program, Program):
         return None
     return gradients(side.program, side.before, side.batch)
 
 
-def _own(side: Capture) -> Any:
+def _own(side: Recorder) -> Any:
     """Return the parts of a state of a step of one's own."""
     if isinstance(side.after, JointState):
         return side.after.states
     return {"tree": getattr(side.after, "tree", None)}
 
 
-def _after(name: str) -> Callable[[Capture], Any]:
+def _after(name: str) -> Callable[[Recorder], Any]:
     return lambda side: {name: getattr(side.after, name, None)}
 
 
-def _measured(*names: str) -> Callable[[Capture], Any]:
+def _measured(*names: str) -> Callable[[Recorder], Any]:
     """Return some metrics of the step; the rates of parameter groups are ``lr.NAME``."""
     return lambda side: {
         name: value for name, value in side.metrics.items() if name.split(".")[0] in names
@@ -156,7 +134,7 @@ def _measured(*names: str) -> Callable[[Capture], Any]:
 
 _GIVEN = ("state before", "batch")
 # In the order of the step; gradients are computed again only if nothing before differs.
-_PARTS: dict[str, Callable[[Capture], Any]] = {
+_PARTS: dict[str, Callable[[Recorder], Any]] = {
     "state before": lambda side: {"state": side.before},
     "batch": lambda side: {"batch": side.batch},
     "lr": _measured("lr"),
@@ -196,13 +174,3 @@ def _array(value: Any) -> Any:
         return torch.as_tensor(value)
     except TypeError:  # of strings or objects
         return repr(value.tolist())
-
-
-def _element(found: Difference, ours: tree.Tree, theirs: tree.Tree) -> Element | None:
-    """Return the first element that differs, if the difference is that of two tensors."""
-    if found.index is None or found.elements is None:
-        return None
-    leaves = (tree.flatten(each)[found.path] for each in (ours, theirs))
-    tensors = (whole(leaf).detach().cpu() for leaf in leaves)
-    pair = (t[found.index].reshape(1).resolve_conj().resolve_neg() for t in tensors)
-    return Element(found.index, found.first, found.second, distance(*pair).ulps)
