@@ -1,8 +1,4 @@
-"""Whether less or more of a metric is better: what its object says, or what its name implies.
-
-A name is read by its words. Its last word that is not a mere qualifier must be well known, and no
-other word may contradict it or turn it round; of any other name nothing is assumed.
-"""
+"""Whether less or more of a metric is better: what its object says, or a table of names."""
 
 from __future__ import annotations
 
@@ -15,89 +11,58 @@ from functrain.errors import ConfigurationError
 from functrain.errors.nearest import nearest
 
 
-def _words_of(text: str) -> frozenset[str]:
+def _names_in(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LESS = _words_of(
+_LESS = _names_in(
     """
-    loss losses logloss nll xent bce ce cost regret hinge error errors err
-    misclassification perplexity perplexities ppl bpb bpc bpd bpw mse mae rmse nrmse nmse
-    msle rmsle mape smape wape mase sse crps wer cer eer ter fid fvd kid lpips kl kld
-    divergence distance wasserstein mmd chamfer hausdorff ece mce brier fpr fnr residual
-    residuals
-    """
-)
-_MORE = _words_of(
-    """
-    accuracy accuracies acc precision recall sensitivity specificity correct f1 f2 fbeta
-    fscore fmeasure auc auroc auprc aupr roc map iou miou giou jaccard dice ndcg dcg mrr
-    hit hits bleu sacrebleu bleurt chrf meteor rouge rouge1 rouge2 rougel rougelsum cider
-    bertscore em psnr ssim r2 mcc matthews kappa correlation pearson spearman kendall
-    similarity likelihood loglikelihood success win wins reward rewards return returns tpr
-    tnr nmi ari ami silhouette
+    loss total_loss mean_loss loss_mean log_loss logloss nll nll_loss xent cross_entropy ce bce
+    kl kl_loss kl_divergence hinge error err error_rate top1_error top5_error
+    misclassification perplexity ppl bpb bpc bpd bits_per_byte bits_per_char
+    mse mae rmse nrmse msle rmsle mape smape mean_squared_error mean_absolute_error
+    wer cer ter word_error_rate character_error_rate fid kid lpips fvd crps ece brier brier_score
+    fpr fnr false_positive_rate false_negative_rate distance regret cost
     """
 )
-# Words for phrases, in the order in which they are looked for.
-_PHRASES = {
-    "negative log likelihood": "nll",
-    "neg log likelihood": "nll",
-    "negative loglikelihood": "nll",
-    "cross entropy": "xent",
-    "log loss": "nll",
-    "exact match": "em",
-    "explained variance": "r2",
-    "r squared": "r2",
-    "r 2": "r2",
-    **{f"bits per {of}": f"bp{of[0]}" for of in ("byte", "char", "character", "dim", "word")},
-    **{f"{t} {p}": f"{t[0]}{p[0]}r" for t in ("true", "false") for p in ("positive", "negative")},
-}
-# They may stand behind the word that counts: loss_mean, f1_macro, bleu_score, recall_at_5.
-_QUALIFIERS = _words_of(
+_MORE = _names_in(
     """
-    score rate value metric mean avg average median macro micro weighted balanced sum
-    total overall raw norm normalized smooth smoothed ema final all global batch epoch
-    step train training val valid validation dev test eval holdout top k class
+    accuracy acc acc1 acc5 top1 top5 top1_acc top5_acc top1_accuracy top5_accuracy
+    balanced_accuracy precision recall sensitivity specificity f1 f2 fbeta f1_score f1_macro
+    f1_micro f1_weighted macro_f1 micro_f1 weighted_f1 auc auroc auprc roc_auc pr_auc
+    average_precision map map50 map_50 iou miou mean_iou dice dice_score jaccard ndcg mrr
+    hit_rate bleu sacrebleu chrf meteor rouge rouge1 rouge2 rougel rougelsum cider bertscore em
+    exact_match psnr ssim r2 r2_score r_squared explained_variance mcc kappa cohen_kappa
+    correlation pearson spearman kendall cosine_similarity log_likelihood success_rate win_rate
+    reward mean_reward episode_reward return episode_return tpr tnr true_positive_rate
+    true_negative_rate
     """
 )
-_AVERAGES = _words_of("mean avg average median macro micro weighted total overall class")
-# Behind these a name says of what, not what: loss_per_token, precision_at_recall_90.
-_LINKS = ("per", "at", "by")
-# With one of these in it a name may mean the opposite, or something else altogether.
-_UNSETTLING = _words_of(
-    """
-    neg negative minus inverse inverted inv reciprocal anti non not no without complement
-    delta diff difference gap drop change decrease increase improvement reduction std
-    stdev var variance false time seconds steps until to attack attacker backdoor poison
-    forget forgetting leakage inference discriminator
-    """
-)
-_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+\d*|[A-Z]+\d*|\d+")
-# A loss function may be called after what it raises.
-_RAISED = frozenset(["dice", "iou", "giou", "jaccard", "ssim", "similarity", "reward"])
-_REVERSED = re.compile(r"-|1(\.0)?\s*-|1_minus|one_minus")
+_VAGUE = ("score", "rate", "value", "metric")  # near to many names, and meaning none
+_SET = re.compile("(train|training|val|valid|validation|dev|test|eval)_")
 
 
 def mode_of_name(name: str) -> Mode | None:
-    """Return what the last part of a well-known name implies; ``None`` for nothing, or two things.
+    """Return the mode of a well-known name, and ``None`` of any other.
+
+    The last part of the name counts, in any case, also behind the name of a set.
 
     Example:
-        >>> [mode_of_name(name) for name in ("eval/ema/top5_accuracy", "perplexity", "f1_macro")]
+        >>> [mode_of_name(name) for name in ("eval/ema/top5-accuracy", "perplexity", "val_f1")]
         ['max', 'min', 'max']
-        >>> [mode_of_name(name) for name in ("eval/score", "accuracy_error", "negative_accuracy")]
+        >>> [mode_of_name(name) for name in ("eval/score", "accuracy_error", "-loss")]
         [None, None, None]
     """
-    *above, last = name.split("/")
-    # A metric of several numbers names them: eval/f1/macro.
-    for part in (last, *reversed(above[1:])):
-        if _REVERSED.match(part.strip().lower()):
-            return None
-        words = _counting(_words(part))
-        if words:
-            return _of_words(words)
-        if not all(word in _AVERAGES or word.isdigit() for word in _words(part)):
-            return None
-    return None
+    known = _plain(name)
+    if known in _LESS:
+        return "min"
+    return "max" if known in _MORE else None
+
+
+def _plain(name: str) -> str:
+    """Return the last part of a name as the table has it."""
+    word = re.sub(r"[^a-z0-9]+", "_", name.rpartition("/")[2].lower())
+    return _SET.sub("", word, count=1) if _SET.match(word) else word
 
 
 def modes_of_metrics(values: Mapping[str, Any]) -> dict[str, Mode]:
@@ -157,9 +122,9 @@ def resolved_mode(
 
 
 def name_hint(name: str) -> str:
-    """Return a hint for a message: the well-known word that the last part of a name is like."""
-    word = name.rpartition("/")[2].lower()
-    return "" if word in _QUALIFIERS else nearest(word, _LESS | _MORE)
+    """Return a hint for a message: the well-known name that the last part of a name is like."""
+    word = _plain(name)
+    return "" if word in _VAGUE else nearest(word, _LESS | _MORE)
 
 
 def _said(name: str, directions: Mapping[str, Mode]) -> Mode | None:
@@ -169,43 +134,3 @@ def _said(name: str, directions: Mapping[str, Mode]) -> Mode | None:
             return directions[name]
         name = name.rpartition("/")[0]
     return None
-
-
-def _words(part: str) -> list[str]:
-    """Split at anything but letters and digits, and between AnyTwoWords; well-known ones stay."""
-    found: list[str] = []
-    for piece in re.split(r"[^A-Za-z0-9]+", part):
-        pieces = [piece] if _plain(piece.lower()) in _LESS | _MORE else _WORDS.findall(piece)
-        found += [_plain(word.lower()) for word in pieces]
-    return _phrased(found)
-
-
-def _plain(word: str) -> str:
-    """Return a word without the number at its end, unless that belongs to it (``f1``)."""
-    return word if word in _LESS | _MORE else word.rstrip("0123456789") or word
-
-
-def _phrased(words: list[str]) -> list[str]:
-    text = " ".join(words)
-    for phrase, word in _PHRASES.items():
-        text = re.sub(rf"\b{phrase}\b", word, text)
-    return text.split()
-
-
-def _counting(words: list[str]) -> list[str]:
-    """Return the words up to the last that is no qualifier."""
-    link = next((at for at, word in enumerate(words) if word in _LINKS and at), len(words))
-    words = words[:link]
-    while words and (words[-1] in _QUALIFIERS or words[-1].isdigit()):
-        words = words[:-1]
-    return words
-
-
-def _of_words(words: list[str]) -> Mode | None:
-    *others, head = words
-    if _UNSETTLING.intersection(words):
-        return None
-    if head in _MORE:
-        return None if _LESS.intersection(others) else "max"
-    against = _MORE.intersection(others) - (_RAISED if head in ("loss", "losses") else frozenset())
-    return "min" if head in _LESS and not against else None

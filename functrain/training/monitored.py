@@ -21,17 +21,7 @@ _WORDS: dict[By, str] = {
     "restore_best": "restore_best",
 }
 _EPOCH = "epoch"
-_USUAL_SETS = [
-    "eval",
-    "evaluation",
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "test",
-    "train",
-    "training",
-]
+_USUAL_SETS = ("eval", "evaluation", "val", "valid", "validation", "dev", "test", "train")
 
 
 @attrs.frozen

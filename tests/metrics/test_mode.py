@@ -18,37 +18,24 @@ def names(text: str) -> list[str]:
 
 MORE = names(
     """
-    accuracy eval/accuracy eval/ema/accuracy eval/ema/top5_accuracy val_acc valAcc acc1
-    acc@1 macro_f1 f1_macro eval/accuracy@5 auroc roc_auc AUROC BinaryAUROC
-    MulticlassF1Score f1_score bleu bleu4 rouge1 rougeL rougeLsum ROUGE-2 iou IoU mIoU
-    mean_iou dice dice_score ndcg nDCG@10 recall recall_at_5 precision_at_recall_90
-    precision psnr ssim success_rate reward episode_return mean_reward mcc kappa
-    cohen_kappa r2 R2 R2Score r_squared log_likelihood mAP map_50 map50 exact_match
-    mnli/accuracy mnli_accuracy worst_group_accuracy eval/f1/macro eval/accuracy/class_3
-    win_rate hits@10 reward_per_episode true_positive_rate cosine_similarity
-    explained_variance balanced_accuracy top-1-accuracy accuracy_top5 average_precision
-    eval/confusion/f1 eval/accuracy_sum
+    accuracy eval/accuracy eval/ema/top5_accuracy val_acc acc1 macro_f1 f1_macro val_f1 AUROC
+    roc_auc bleu rouge1 rougeL mIoU dice_score nDCG recall psnr success_rate reward r2 R2
+    mAP exact-match mnli/accuracy top1-accuracy eval/confusion/f1 validation_accuracy
     """
 )
 LESS = names(
     """
-    loss eval/loss epoch/loss val_loss valLoss nll nll_loss loss_mean total_loss error err
-    top1_err error_rate word_error_rate perplexity ppl bits_per_byte bpb bpc mse mae rmse
-    MeanSquaredError mean_squared_error wer cer fid fid_score kl kl_loss kl_divergence
-    distance ece brier brier_score hinge cross_entropy xent log_loss logloss
-    neg_log_likelihood negative_log_likelihood loss_per_token dice_loss iou_loss
-    triplet_margin_loss L1Loss eval/loss/mean false_positive_rate relative_error max_error
-    loss1
+    loss eval/loss epoch/loss val_loss nll nll_loss total_loss error error_rate perplexity ppl
+    bits_per_byte mse rmse mean_squared_error WER fid kl_divergence ece brier_score
+    cross-entropy log_loss
     """
 )
 UNKNOWN = names(
     """
-    score eval/score elbo loss_scale accuracy_loss accuracy_error negative_accuracy
-    neg_loss 1-accuracy one_minus_accuracy -loss accuracy_gap loss_std eval/loss/std
-    eval/loss/p95 loss_reduction time_to_accuracy error_recall attack_success_rate
-    learning_rate lr grad_norm rate hard_errors/score accuracy_set/value eval x z
-    delta_acc samples_per_second entropy neg_mean_squared_error inverse_accuracy
-    eval/ema/score quality accuracy/score errors/f accuracies_of_loss
+    score eval/score elbo loss_scale accuracy_loss accuracy_error negative_accuracy neg_loss
+    1-accuracy one_minus_accuracy -loss accuracy_gap loss_std eval/loss/std eval/loss/p95
+    time_to_accuracy attack_success_rate learning_rate lr grad_norm delta_acc valLoss
+    mnli_accuracy eval/f1/macro recall_at_5 accuracy/score
     """
 )
 
