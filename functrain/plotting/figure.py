@@ -175,20 +175,22 @@ def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> 
         low = 0.0
     if math.isfinite(high - low):
         axes.set_xlim(low, high if high > low else low + 1)
-    numbers = _Numbers()
-    steps = [1, 2, 2.5, 5, 10]
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=chart.whole, steps=steps))
-    if not panel.log:
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=steps))
-    else:
-        low, high = axes.get_ylim()
-        axes.yaxis.set_major_locator(
-            ticker.LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5))
-        )
-        axes.minorticks_off()
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(numbers)
+    _ticks(axes, panel.log, chart.whole)
     axes.set_xlabel(_plain(chart.x))
+
+
+def _ticks(axes: Any, log: bool, whole: bool) -> None:
+    low, high = axes.get_ylim()
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=whole, steps=steps))
+    if log:
+        subs = (1,) if high > 300 * low else (1, 2, 5)
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+        axes.minorticks_off()
+    else:
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=steps))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_Numbers())
 
 
 def _style(axes: Any, theme: Theme) -> None:

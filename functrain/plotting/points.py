@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+
+import numpy as np
 
 # The span of larger values overflows; they are drawn like infinities.
 _MOST = 1e300
-# Half a window is the sum of about so many pieces; its edges are rounded to them.
-_PIECES = 32
 
 
 def drawable(value: float) -> bool:
@@ -35,11 +35,14 @@ def decimated(values: Sequence[float], pixels: int) -> list[int]:
     length = len(values)
     if length <= 2 * pixels:
         return list(range(length))
-    edges = [length * pixel // pixels for pixel in range(pixels + 1)]
-    chosen: dict[int, None] = {0: None}
-    for begin, end in pairwise(edges):
-        chosen |= dict.fromkeys(sorted(_extremes(values, begin, end)))
-    return sorted({*chosen, length - 1})
+    low = np.array(values, dtype=float)
+    missing = ~(np.abs(low) < _MOST)
+    high = np.where(missing, -np.inf, low)
+    low[missing] = np.inf
+    chosen = {0, length - 1}
+    for begin, end in pairwise(length * pixel // pixels for pixel in range(pixels + 1)):
+        chosen |= {begin + int(low[begin:end].argmin()), begin + int(high[begin:end].argmax())}
+    return sorted(chosen)
 
 
 def undrawable(values: Sequence[float], pixels: int) -> list[int]:
@@ -49,14 +52,8 @@ def undrawable(values: Sequence[float], pixels: int) -> list[int]:
         >>> undrawable([1.0, float("nan"), 2.0, float("inf")], pixels=600)
         [1, 3]
     """
-    if drawable(sum(values)):  # a quick answer: one undrawable value spoils the sum
-        return []
-    found = {
-        index * pixels // len(values): index
-        for index, value in enumerate(values)
-        if not drawable(value)
-    }
-    return list(found.values())
+    missing = np.flatnonzero(~(np.abs(np.asarray(values, dtype=float)) < _MOST)).tolist()
+    return list({index * pixels // len(values): index for index in missing}.values())
 
 
 def smoothed(
@@ -78,27 +75,12 @@ def smoothed(
         >>> smoothed([1.0, 2.0, 3.0, 4.0], share=0.5, at=[2])
         [3.0]
     """
-    half, length = round(len(values) * share / 2), len(values)
-    # Sums of short pieces make the time independent of the window's width. Differences of running
-    # sums would be quicker, but one huge value would cancel all values after it.
-    piece = max(1, half // _PIECES)
-    pieces = (values[begin : begin + piece] for begin in range(0, length, piece))
-    parts = [list(filter(drawable, each)) for each in pieces]
-    sums, counts = [math.fsum(part) for part in parts], [len(part) for part in parts]
+    found, half = np.asarray(values, dtype=float), round(len(values) * share / 2)
+    finite = np.abs(found) < _MOST
+    # Differences of running sums would be quicker, but a huge value would cancel all after it.
     means = []
-    for index in range(length) if at is None else at:
-        window = slice(max(0, index - half) // piece, (index + half) // piece + 1)
-        count = sum(counts[window])
-        means.append(sum(sums[window]) / count if count else math.nan)
+    for index in range(len(found)) if at is None else at:
+        window = slice(max(0, index - half), index + half + 1)
+        seen = found[window][finite[window]]
+        means.append(float(seen.mean()) if len(seen) else math.nan)
     return means
-
-
-def _extremes(values: Sequence[float], begin: int, end: int) -> Iterator[int]:
-    part = values[begin:end]
-    if not drawable(sum(part)):
-        part = [value for value in part if drawable(value)]
-        if not part:
-            yield begin
-            return
-    for extreme in (min(part), max(part)):
-        yield values.index(extreme, begin, end)
