@@ -21,7 +21,7 @@ from functrain.view.run_checkpoints import CONFIG_NAME
 # A resumed run may change its end, its monitor or its place. Any other change is an error.
 MAY_CHANGE = (
     *("fit.until", "fit.resume", "threads", "device", "directory", "name", "import_from"),
-    *("fit.schedule_end", "fit.sanity_batches", "fit.steps_per_call", "early_stop"),
+    *("fit.schedule_end", "fit.sanity_batches", "early_stop"),
     *("checkpoints.monitor", "checkpoints.mode", "seeds", "report", "generate", "placement"),
 )
 

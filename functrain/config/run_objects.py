@@ -134,7 +134,7 @@ def fit_arguments(config: RunConfig, built: RunObjects) -> dict[str, Any]:
         >>> from functrain.config import load
         >>> loaded = load("digits").config
         >>> sorted(fit_arguments(loaded, build(loaded)))
-        ['directory', 'early_stop', 'eval_data', 'eval_every', ... 'steps_per_call', 'until']
+        ['directory', 'early_stop', 'eval_data', 'eval_every', ... 'seed', 'until']
     """
     options = attrs.asdict(config.fit)
     own = {"seed": config.seed, "early_stop": built.early_stop}

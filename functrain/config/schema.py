@@ -126,7 +126,6 @@ class FitOptions:
         restore_best: end with the best weights instead of the last ones.
         schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
             ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
-        steps_per_call: how many steps a compiled program may make in one call.
         sanity_batches: batches of each evaluation set to evaluate before the first step.
         limit_train_batches: for a quick try, batches in an epoch, at most.
         limit_eval_batches: batches of each evaluation set, at most.
@@ -138,7 +137,6 @@ class FitOptions:
     resume: bool | int | str = True
     restore_best: bool = False
     schedule_end: Literal["keep", "stretch", "restart"] | None = None
-    steps_per_call: Annotated[int, AtLeast(1)] = 1
     sanity_batches: Annotated[int, AtLeast(0)] = 0
     limit_train_batches: Annotated[int, AtLeast(1)] | None = None
     limit_eval_batches: Annotated[int, AtLeast(1)] | None = None

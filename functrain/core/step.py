@@ -104,8 +104,8 @@ class Kernels(NamedTuple):
 
     Attributes:
         gradients: (fixed, state, batches, seed) -> those before clipping.
-        in_place: whether to write to tensors of the step, and to use torch's list kernels, which
-            vmap does not know.
+        clip: returns clipped gradients, and the norm that they had before.
+        in_place: whether the step writes to tensors of its own.
         finite: asks whether to apply the update; a tensor leaves the choice to the device.
         writable: returns the state that ``update`` may write to.
         update: the optimizer's rule, or its kernel with the signature of the rule.
@@ -113,6 +113,7 @@ class Kernels(NamedTuple):
     """
 
     gradients: StepGradientFunction
+    clip: Callable[[Recipe, Gradients], tuple[Tensors, Tensor]]
     in_place: bool
     finite: Callable[[Recipe, Outputs], bool | Tensor]
     writable: Callable[[StaticParts, DeviceState, Donation | None, bool | Tensor], DeviceState]
@@ -151,8 +152,7 @@ class DeviceStep:
             found = gradients()
             if seed is not None:
                 refuse_system_seed(seed, gradients)
-            bounds = recipe.clip_norm, recipe.clip_value
-            grads, norm = clipped(found.grads, *bounds, kernels.in_place, found.norm)
+            grads, norm = kernels.clip(recipe, found)
             loss, _, metrics = found.loss_output
             reported = computed(metrics, loss.device) if metrics else {}
             outputs = {"loss": loss, "grad_norm": norm, "metrics": reported}
@@ -185,12 +185,17 @@ def by_rule(gradients: StepGradientFunction) -> Kernels:
     """
     return Kernels(
         gradients=gradients,
+        clip=functools.partial(_clip, False),
         in_place=False,
         finite=lambda recipe, outputs: nonfinite.finite(outputs),
         writable=lambda fixed, state, donation, finite: state,
         update=lambda optimizer, *given: optimizer.update(*given),
         average=lambda ema, *given: ema.update(*given),
     )
+
+
+def _clip(foreach: bool, recipe: Recipe, found: Gradients) -> tuple[Tensors, Tensor]:
+    return clipped(found.grads, recipe.clip_norm, recipe.clip_value, foreach, found.norm)
 
 
 def functional(fixed: StaticParts, gradient_function: GradientFunction) -> DeviceStep:
@@ -246,6 +251,7 @@ def _average_in_place(
 
 EAGER = Kernels(
     gradients=functools.partial(step_gradients, by_autograd, watch=True),
+    clip=functools.partial(_clip, True),
     in_place=True,
     finite=nonfinite.finite_on_host,
     writable=_donated_or_copied,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import attrs
@@ -10,37 +10,40 @@ from torch import Tensor
 
 from functrain.core import step
 from functrain.core.state import Donation
-from functrain.optim.update_counts import aligned
 from functrain.populations.draws import Draw, Streams
 from functrain.populations.graph_draws import GraphDraws, Root, drawn
 from functrain.populations.step import EagerMembers, Inputs, take_steps
 from functrain.transforms.graph.capture import Captured, capture
-from functrain.transforms.graph.graph_step import WRITTEN, GraphStep
-from functrain.transforms.graph.inputs import alike, builder, flatten, given, with_tensors
-from functrain.transforms.graph.missing_entries import MissingEntriesError
-from functrain.transforms.graph.train_step import written_over
+from functrain.transforms.graph.functions import write_over
+from functrain.transforms.graph.graph_step import Graph, GraphStep, RunsEagerlyError
+from functrain.transforms.graph.inputs import form, on_device
 from functrain.tree.nodes import copy
 
+_WRITTEN = ("params", "buffers", "optimizer", "ema")  # a graph writes to these
 
-class Graph(NamedTuple):
+
+class MembersGraph(NamedTuple):
     """A compiled step of all members.
 
     Attributes:
         call: the graph; it writes to the state.
-        build: from the tensors it returns to ``scalars`` and ``outputs``.
-        draws: random numbers that are inputs, the last ones.
+        draws: random numbers that are inputs.
     """
 
-    call: Callable[..., Any]
-    build: Callable[[Any], Any]
+    call: Graph
     draws: list[tuple[Draw, Root | None]]
 
 
 @attrs.frozen(eq=False, repr=False)
 class CompiledMembers(GraphStep):
-    """The device step of a population by graphs."""
+    """The device step of a population by graphs.
+
+    Attributes:
+        maker: stands for this step in the states that it makes.
+    """
 
     own_batches: bool
+    maker: object = attrs.field(factory=object, init=False)
 
     @property
     def description(self) -> str:
@@ -57,59 +60,49 @@ class CompiledMembers(GraphStep):
         streams: Streams,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Make one update; with a donation, in the memory of the state."""
-        large = {name: state[name] for name in WRITTEN}
-        large, leaves, number, lent = self.held(large, donation)
-        scalars = {"skipped": state["skipped"], "loss_scale": state["loss_scale"]}
-        kind, own = given(inputs.batches, state["skipped"].device, self.known.places)
-        rest = {"lr": inputs.lr, "hyperparameters": inputs.hyperparameters, "scalars": scalars}
-        key = (number, kind, ema_due, streams.members)
-        if key not in self.graphs:
-            given_too = {"batches": with_tensors(inputs.batches, iter(own)), **rest}
-            self.add(key, lambda: self._captured(large, given_too, ema_due, seed, streams))
-        graph: Graph | MissingEntriesError | None = self.graphs[key]
-        if graph is None:
+        is_own = donation is not None and donation.lends_to(self.maker)
+        large = {name: state[name] for name in _WRITTEN}
+        large = large if is_own else copy(large)
+        batches = on_device(inputs.batches, state["skipped"].device)
+        scalars = {name: state[name] for name in ("skipped", "loss_scale")}
+        given = {"state": large, "scalars": scalars, **inputs._replace(batches=batches)._asdict()}
+        key = (form(large), form(batches), ema_due, streams.members)
+        capture = functools.partial(self._captured, given, ema_due, seed, streams)
+        try:
+            graph = self.graph(key, capture)
+        except RunsEagerlyError:
             eager = EagerMembers(self.fixed, self.own_batches)
             return eager(state, inputs, ema_due, donation, seed, streams)
-        if isinstance(graph, MissingEntriesError):
-            whole = {**state, "optimizer": aligned(state["optimizer"], graph.optimizer)}
-            return self(whole, inputs, ema_due, donation, seed, streams)
         noise = drawn(graph.draws, streams)
-        if lent is not None:
-            lent.take()
-        found = graph.build(iter(graph.call(*leaves, *own, *flatten(rest), *noise)))
-        return {**large, **found["scalars"]}, found["outputs"]
-
-    def copied(self, state: step.DeviceState) -> step.DeviceState:
-        """Return a copy of a state; vmap returns new tensors for all of it."""
-        found: step.DeviceState = copy(state)
-        return found
+        if donation is not None and is_own:
+            donation.take()
+        found = graph.call({**given, "noise": noise})
+        return {**large, **found["scalars"]}, {**found["outputs"], "in_place": True}
 
     def _captured(
-        self,
-        large: dict[str, Any],
-        rest: dict[str, Any],
-        ema_due: bool,
-        seed: int,
-        streams: Streams,
-    ) -> Graph:
-        examples = [*flatten(large), *flatten(rest)]
-
+        self, given: dict[str, Any], ema_due: bool, seed: int, streams: Streams
+    ) -> MembersGraph:
         def captured(noise: list[Tensor] | None) -> tuple[Captured, GraphDraws]:
             mode = GraphDraws(streams, noise)
 
-            def function(leaves: list[Tensor]) -> dict[str, Any]:
-                tensors = iter(leaves)
-                own, more = with_tensors(large, tensors), with_tensors(rest, tensors)
-                mode.use(None if noise is None else list(tensors))
-                scalars = more.pop("scalars")
-                whole, some = {**own, **scalars}, Inputs(**more)
+            def function(given: dict[str, Any]) -> dict[str, Any]:
+                old, scalars, noise = (given.pop(name) for name in ("state", "scalars", "noise"))
+                mode.use(noise)
                 with mode:
                     new, outputs = take_steps(
-                        self.fixed, self.own_batches, whole, some, ema_due, seed
+                        self.fixed,
+                        self.own_batches,
+                        {**old, **scalars},
+                        Inputs(**given),
+                        ema_due,
+                        seed,
                     )
-                return written_over(own, new, scalars, outputs)
+                write_over(old, new)
+                # A metric may be a part of the state, which the next step writes over.
+                outputs["metrics"] = copy(outputs["metrics"])
+                return {"scalars": {name: new[name] for name in scalars}, "outputs": outputs}
 
-            found = capture(function, [*examples, *(noise or [])], self.fixed.model.module)
+            found = capture(function, {**given, "noise": noise}, self.fixed.model.module)
             return found, mode
 
         # First to see which random numbers are drawn.
@@ -117,5 +110,5 @@ class CompiledMembers(GraphStep):
         noise = drawn(mode.found, streams)
         if noise:
             found, mode = captured(noise)
-        call = self.lowering.compile(found.graph, list(map(alike, [*examples, *noise])))
-        return Graph(call, builder(found.returned), mode.found)
+        call = Graph(found, {**given, "noise": noise}, self.lowering)
+        return MembersGraph(call, mode.found)

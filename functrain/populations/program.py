@@ -147,7 +147,7 @@ class Population(Program):
         if donation is not None:
             donation.take()
         members: Any = self.device_step
-        if isinstance(members, CompiledMembers) and None not in members.graphs.values():
+        if "in_place" in outputs:
             made_by(members.maker, members, updated)
         return updated, reported(outputs, host_lr)
 

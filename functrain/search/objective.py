@@ -133,7 +133,7 @@ class ProgramObjective:
 
 
 # Arguments of ``fit`` that change no result, or have a description of their own.
-_NOT_DESCRIBED = ("data", "eval_data", "listeners", "progress", "save_every", "steps_per_call")
+_NOT_DESCRIBED = ("data", "eval_data", "listeners", "progress", "save_every")
 
 
 def describe_fit(options: Mapping[str, Any]) -> dict[str, Any]:

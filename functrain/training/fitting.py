@@ -58,7 +58,6 @@ def fit(
     restore_best: bool = False,
     listeners: Sequence[Listener] | None = (),
     schedule_end: ScheduleEnd = None,
-    steps_per_call: int = 1,
     sanity_batches: int = 0,
     limit_train_batches: int | None = None,
     limit_eval_batches: int | None = None,
@@ -109,9 +108,6 @@ def fit(
             a terminal (standard error) or in a notebook, and each evaluation stays above it;
             elsewhere, or if a listener shows the progress, nothing is shown. ``False`` never shows
             it, ``True`` prints a line for each evaluation to a file, too.
-        steps_per_call: make up to so many steps of a compiled program in one call, as ``ft.steps``
-            does, where nothing needs the state in between. Results, log and checkpoints stay the
-            same. Listeners of batches, the progress bar among them, need the state of each step.
         sanity_batches: evaluate so many batches of each set before the first step, so that an error
             in the evaluation, or a monitored metric that it does not give, shows at once. Nothing
             of it is logged, and the run stays the same.
@@ -159,7 +155,6 @@ def fit(
         eval_every,
         save_every,
         restore_best,
-        steps_per_call,
         sanity_batches,
         BatchLimits(limit_train_batches, limit_eval_batches),
     )

@@ -171,7 +171,6 @@ class Plan:
         donating: the same program, whose step overwrites the state that it is given.
         evaluations: the evaluation sets, and when each is due.
         save_every: when a checkpoint is due.
-        steps_per_call: how many steps may be made before a state is formed.
         sanity_batches: how many batches of each set are evaluated before the first step.
         batch_limits: how many batches are read at most; the evaluations keep to it.
         counts_samples: whether any of these is in samples, so that all batches need a size.
@@ -184,7 +183,6 @@ class Plan:
     evaluations: Evaluations
     save_every: Duration
     restore_best: bool
-    steps_per_call: int = attrs.field(validator=integer(minimum=1))
     sanity_batches: int = attrs.field(validator=integer(minimum=0))
     batch_limits: BatchLimits
     counts_samples: bool = attrs.field(init=False)
@@ -226,7 +224,6 @@ class Plan:
         eval_every: Duration | str | None,
         save_every: Duration | str | None,
         restore_best: bool,
-        steps_per_call: int,
         sanity_batches: int,
         batch_limits: BatchLimits,
     ) -> Plan:
@@ -240,7 +237,6 @@ class Plan:
             evaluations=evaluations.limited(batch_limits.limit_eval_batches),
             save_every=duration(save_every or "1 epoch"),
             restore_best=restore_best,
-            steps_per_call=steps_per_call,
             sanity_batches=sanity_batches,
             batch_limits=batch_limits,
         )

@@ -19,8 +19,6 @@ from functrain.checkpoint.run_directory import used_by_one_run
 from functrain.checkpoint.run_state import LoopState
 from functrain.core.batch import Batch
 from functrain.core.loss import Metrics
-from functrain.core.program import Program
-from functrain.core.protocol import AnyProgram
 from functrain.core.state import Counters, TrainState, handed_out, is_lent, with_fields
 from functrain.data import Source
 from functrain.distributed.group import World
@@ -36,7 +34,6 @@ from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
-from functrain.transforms.steps import Stepper
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -72,8 +69,7 @@ class Session:
     checkpointer: Checkpointer | None
     store: Checkpoints | None = None
     world: World = ALONE
-    _train: TrainState | None = attrs.field(init=False, default=None)
-    _stepper: Stepper | None = attrs.field(init=False, default=None)
+    train: TrainState = attrs.field(init=False)
     loop: LoopState = attrs.field(init=False)
     data_state: Any = None
     position: Position = attrs.field(init=False)
@@ -126,18 +122,6 @@ class Session:
         return self.seconds_before + time.monotonic() - self._started
 
     @property
-    def train(self) -> TrainState:
-        """Return the training state."""
-        if self._stepper is not None:
-            self._train, self._stepper = self._stepper.state, None
-        assert self._train is not None
-        return self._train
-
-    @train.setter
-    def train(self, state: TrainState) -> None:
-        self._train, self._stepper = state, None
-
-    @property
     def has_stopped(self) -> bool:
         """Whether no member of a population is running."""
         program = self.plan.program
@@ -145,31 +129,17 @@ class Session:
 
     @property
     def counters(self) -> Counters:
-        """Return the counters of the training state, without forming it."""
-        return self.train.counters if self._stepper is None else self._stepper.counters
+        """Return the counters of the training state."""
+        return self.train.counters
 
     def step(self, batch: Batch, ends_epoch: bool) -> Metrics:
         """Train on a batch, and begin the next epoch after the last step of an epoch."""
-        if self.plan.steps_per_call > 1 and isinstance(self.plan.program, Program):
-            metrics = self._step_of_call(batch)
-        else:
-            self._train, metrics = self._next_program().train_step(self.train, batch)
+        # A step must not consume a state that a listener, a save or the caller may have.
+        program = self.plan.program if is_lent(self.train) else self.plan.donating
+        self.train, metrics = program.train_step(self.train, batch)
         if ends_epoch:
             self.train = with_fields(self.train, counters=self.counters.next_epoch())
         return metrics
-
-    def _next_program(self) -> AnyProgram:
-        # A step must not consume a state that a listener, a save or the caller may have.
-        return self.plan.program if is_lent(self._train) else self.plan.donating
-
-    def _step_of_call(self, batch: Batch) -> Metrics:
-        """Make a step of a call, which ends where the state is read or the plan says."""
-        if self._stepper is not None and self._stepper.made >= self.plan.steps_per_call:
-            self.train = self._stepper.state
-        if self._stepper is None:
-            self._stepper = Stepper(self._next_program(), self.train)
-            self._train = None
-        return self._stepper.step(batch)
 
     def batches(self) -> Iterator[tuple[Batch, bool]]:
         """Draw the rest of the epoch: the batch of each step, and whether it is the last."""

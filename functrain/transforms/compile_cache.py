@@ -7,6 +7,7 @@ what lies in it; so nothing is loaded from there, whatever its name.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import attrs
@@ -16,7 +17,6 @@ from functrain.core.protocol import AnyProgram
 from functrain.errors import CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.device_step import Compiled
-from functrain.transforms.graph.kept import private
 from functrain.transforms.graph.lowering import Lowering
 
 _VARIABLE = "FUNCTRAIN_CACHE_DIR"
@@ -70,3 +70,24 @@ def cache_directory() -> Path:
         return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "functrain"
     except RuntimeError as error:
         raise OSError(str(error)) from error
+
+
+def private(directory: Path) -> Path:
+    """Make a directory that only this user can write to, or make sure that it is one.
+
+    The directory and the one above it are made with mode 0700.
+
+    Raises:
+        PermissionError: another user can write there, or this one cannot.
+    """
+    for one in (directory.parent, directory):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.stat(one)
+        if hasattr(os, "geteuid"):  # elsewhere a home directory has access lists of its own
+            if found.st_uid != os.geteuid():
+                raise PermissionError(f"{one} belongs to another user, who could put code there")
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise PermissionError(f"others can write to {one}, and so put code there")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written to")
+    return directory

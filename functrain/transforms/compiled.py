@@ -1,10 +1,10 @@
-"""A program whose device part is one compiled graph."""
+"""A program whose gradients are a compiled graph."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import attrs
 
@@ -37,16 +37,16 @@ def compiled(
     options: Mapping[str, Any] | None = None,
     backend: str | Callable[..., Any] = "inductor",
     directory: str | Path | None = None,
+    update: Literal["kernel", "graph"] = "kernel",
     fallback: bool = False,
 ) -> Program:
-    """Return a program whose device part is one compiled graph.
+    """Return a program whose gradients are a compiled graph.
 
-    Forward, backward, clipping, the finite check, the optimizer's rule and the average become one
-    graph, captured from one run of their Python without data and compiled for the batch's shapes.
-    Where there are several micro-batches, all of them go through a graph that adds their gradients
-    up, and the rest is a second one. Steps go on without compiling again: counters, rates and
-    random numbers are inputs. A batch of another shape, as the last of an epoch may be, has a graph
-    of its own.
+    Forward, backward, unscaling, norm and clipping become one graph, captured from one run of their
+    Python without data and compiled for the batch's shapes. The update and the average are those of
+    an eager step, in a call or two for all parameters. Several micro-batches go through a graph one
+    by one. Steps go on without compiling again: counters, rates and random numbers are inputs. A
+    batch of another shape, as the last of an epoch may be, has a graph of its own.
 
     As with ``jax.jit``, Python runs only while a graph is captured: what ``loss`` reads from
     globals is then built in. Random numbers may differ from those of the eager program, so a run is
@@ -63,6 +63,8 @@ def compiled(
             load it. Anyone who can write there can run code as you. By default a run that has a
             directory keeps its libraries in a cache of your own, if neither this nor ``mode`` is
             given.
+        update: ``"kernel"`` updates by the optimizer's kernel. ``"graph"`` compiles its rule, too,
+            which takes longer: for an optimizer that torch has no fused kernel of.
         fallback: where the step cannot be captured or compiled, warn and run it eagerly.
 
     Returns:
@@ -70,8 +72,8 @@ def compiled(
         with the line of the user's code, and ``CompilationError`` where the backend fails.
 
     Raises:
-        ConfigurationError: the optimizer is, or has in it, one of ``from_torch``, whose class runs
-            as ordinary Python; or the program is no eager one.
+        ConfigurationError: with ``update="graph"`` the optimizer is, or has in it, one of
+            ``from_torch``, whose class runs as ordinary Python; or the program is no eager one.
 
     Example:
         >>> import functrain as ft, torch
@@ -95,9 +97,13 @@ def compiled(
         return found
     if not step.is_eager(program.device_step):
         raise ConfigurationError("compiled takes an eager program: apply it before anything else")
-    if any(isinstance(one, FromTorch) for one in nested(program.recipe.optimizer)):
+    if update not in ("kernel", "graph"):
+        raise ConfigurationError(f"update: expected 'kernel' or 'graph', got {update!r}")
+    of_torch = any(isinstance(one, FromTorch) for one in nested(program.recipe.optimizer))
+    if update == "graph" and of_torch:
         raise ConfigurationError(
             "compiled cannot take an optimizer of from_torch into its graph; use the one of "
-            "functrain.optim that is the same, or leave the program eager"
+            'functrain.optim that is the same, or leave out update="graph"'
         )
-    return attrs.evolve(program, device_step=Compiled(program.fixed, lowering, fallback))
+    made = Compiled(program.fixed, lowering, fallback, update == "graph")
+    return attrs.evolve(program, device_step=made)

@@ -1,4 +1,4 @@
-"""Several steps in one call, by the graph of one step."""
+"""Several steps in one call."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from functrain.core.first_step import require_state
 from functrain.core.loss import Metrics
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.state import Counters
 from functrain.errors import ConfigurationError
-from functrain.transforms.graph.consecutive import Consecutive
 
 
 def steps(program: AnyProgram, state: Any, batches: Iterable[Batch]) -> tuple[Any, Metrics]:
     """Make a step for each of several batches.
 
-    State and metrics are those of as many calls of ``train_step``, bit for bit. Between the steps
-    of a compiled program there is only its graph: no state is made and nothing is compiled again,
-    so a small model trains faster. Batches may have other sizes, with a graph for each.
+    State and metrics are those of as many calls of ``train_step``, bit for bit. The steps after the
+    first reuse the memory of the state before.
 
     Args:
         program: any program, compiled or not.
@@ -54,55 +51,13 @@ def steps(program: AnyProgram, state: Any, batches: Iterable[Batch]) -> tuple[An
     else:
         program.require(state, batches)
     batches = series(batches)
-    stepper = Stepper(program, state)
-    del state  # a reference here would prevent donation
-    rows = [stepper.step(batch) for batch in batches]
-    return stepper.state, stacked(rows, stepper.state.device)
-
-
-@attrs.define(eq=False)
-class Stepper:
-    """Makes consecutive steps, and forms a ``TrainState`` only where it is needed.
-
-    Attributes:
-        program: makes the next step; a donated one, once the state is nobody else's.
-        made: how many steps were made.
-    """
-
-    program: AnyProgram
-    _state: Any
-    _consecutive: Consecutive | None = None
-    made: int = 0
-
-    @property
-    def state(self) -> Any:
-        """Where training stands; the next step consumes it, as a donated step does."""
-        if self._state is None:
-            assert self._consecutive is not None
-            self._state, self._consecutive = self._consecutive.state, None
-        return self._state
-
-    @property
-    def counters(self) -> Counters:
-        """The counters of the state, which is not formed for them."""
-        counters: Counters = (self._consecutive or self.state).counters
-        return counters
-
-    def step(self, batch: Batch) -> Metrics:
-        """Make one step, and return its metrics as ``train_step`` does."""
-        found = None if self._consecutive is None else self._consecutive.step(batch)
-        metrics = self._step(batch) if found is None else found
-        self.made += 1
-        return metrics
-
-    def _step(self, batch: Batch) -> Metrics:
-        self._state, metrics = self.program.train_step(self.state, batch)
-        if isinstance(self.program, Program):
-            self.program = attrs.evolve(self.program, donates=True)
-            self._consecutive = Consecutive.of(self.program, self._state)
-        if self._consecutive is not None:
-            self._state = None
-        return metrics
+    device, rows = state.device, list[Metrics]()
+    # Nobody else has the states that these steps make.
+    following = attrs.evolve(program, donates=True) if isinstance(program, Program) else program
+    for batch in batches:
+        state, metrics = (following if rows else program).train_step(state, batch)
+        rows.append(metrics)
+    return state, stacked(rows, device)
 
 
 def series(batches: Iterable[Batch]) -> Iterable[Batch]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from functrain.transforms.graph import inductor
+from functrain.transforms.graph import libraries
 
 Run = Callable[..., Any]
 CONFIG = """
@@ -44,13 +44,13 @@ def config(tmp_path: Path) -> Path:
 def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[Path]]:
     """Count the libraries that are compiled, in a cache of the test's own."""
     monkeypatch.setenv("FUNCTRAIN_CACHE_DIR", str(tmp_path / "cache"))
-    compiled, compile_to_file = list[Path](), inductor.compile_to_file
+    compiled, compile_package = list[Path](), libraries.compile_package
 
     def counted(path: Path, *rest: Any) -> None:
         compiled.append(path)
-        compile_to_file(path, *rest)
+        compile_package(path, *rest)
 
-    monkeypatch.setattr(inductor, "compile_to_file", counted)
+    monkeypatch.setattr(libraries, "compile_package", counted)
     # A new machine would compile two headers first, for as long as the library again.
     with torch._inductor.config.patch({"aot_inductor.precompile_headers": False}):
         yield compiled

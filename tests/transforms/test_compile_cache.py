@@ -12,19 +12,15 @@ import pytest
 import torch
 from compiling import mean_square
 from torch import Tensor, nn
-from torch._inductor.package import package
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import functrain as ft
 from functrain import tree
 from functrain.errors import CompileCacheWarning
-from functrain.transforms.compile_cache import cache_directory, cached
-from functrain.transforms.graph import inductor
-from functrain.transforms.graph.ahead import compiled_ahead, prune
-from functrain.transforms.graph.digest import digest, settings_digest
-from functrain.transforms.graph.inductor import compile_to_file
-from functrain.transforms.graph.kept import private
-from functrain.transforms.graph.loops import Updates
+from functrain.transforms.compile_cache import cache_directory, cached, private
+from functrain.transforms.graph import libraries
+from functrain.transforms.graph.libraries import digest, library, prune
+from functrain.transforms.torch_internals import inductor_settings
 
 pytestmark = pytest.mark.row(50)
 
@@ -75,73 +71,75 @@ def _damaged(directory: Path, graph: Any, given: list[Tensor]) -> Path:
 
 
 def test_a_damaged_library_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
-
-    def compile_to_file(path: Path, *rest: Any) -> None:
-        asked.append(path.exists())
-        _damaged(tmp_path, *rest[:2])
-
-    monkeypatch.setattr(inductor, "compile_to_file", compile_to_file)
     given = [torch.ones(8)]
     graph = make_fx(lambda x: [x.sin() + 1])(*given)
-    _damaged(tmp_path, graph, given)
-    with pytest.raises(RuntimeError):  # the other one is damaged, too, and is not compiled again
-        compiled_ahead(tmp_path, graph, given, {})
+    path = _damaged(tmp_path, graph, given)
+    asked: list[bool] = []
+
+    def compile_package(made: Path, *rest: Any) -> None:
+        asked.append(path.exists())
+        made.write_bytes(b"damaged, too")
+
+    monkeypatch.setattr(libraries, "compile_package", compile_package)
+    with pytest.raises(RuntimeError):  # it is not compiled again
+        library(tmp_path, graph, given, {})
     assert asked == [False]
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "compile_package", lambda *given: None)  # writes nothing
+    graph = make_fx(lambda x: [x + 1])(torch.ones(1))
+    with pytest.raises(FileNotFoundError):
+        library(tmp_path / "cache", graph, [torch.ones(1)], {})
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_damaged_library_is_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed: list[Path] = []
-    pack = package.package_aoti
-
-    def noted(archive: str, files: list[str]) -> str:
-        packed.extend(Path(name) for name in files)
-        return pack(archive, files)
-
-    monkeypatch.setattr(package, "package_aoti", noted)
-    settings, given = settings_digest(), [torch.ones(8)]
+def test_a_damaged_library_is_compiled_again(tmp_path: Path) -> None:
+    settings, given = inductor_settings(), [torch.ones(8)]
     graph = make_fx(lambda x: [x.sin() + 1])(*given)
     path = _damaged(tmp_path, graph, given)
-    (found,) = compiled_ahead(tmp_path, graph, given, {})(*given)
+    (found,) = library(tmp_path, graph, given, {})(*given)
     torch.testing.assert_close(found, torch.ones(8).sin() + 1)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert path.stat().st_size > 1000
-    # In torch's cache, one process would pack the parts that another is writing again.
-    assert packed
-    assert all(part.is_relative_to(tmp_path) for part in packed)
-    assert settings_digest() == settings
+    assert inductor_settings() == settings
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = tmp_path / "update.so"
-    library.write_bytes(b"code")
-    monkeypatch.setattr(inductor, "begin_update", lambda updates: lambda: Named(str(library)))
-    monkeypatch.setattr(torch._inductor, "aot_compile", lambda *given, **options: [])
-    monkeypatch.setattr(package, "package_aoti", lambda archive, files: None)  # writes nothing
-    graph = make_fx(lambda x: [x + 1])(torch.ones(1))
-    path = tmp_path / "cache" / "step.pt2"
-    with pytest.raises(FileNotFoundError):
-        compile_to_file(path, graph, [torch.ones(1)], {}, Updates("", 1, []))
-    assert list(path.parent.iterdir()) == []
+def _name(function: Any, *given: Tensor, **options: Any) -> str:
+    return digest(make_fx(function)(*given), list(given), options)
 
 
-class Named:
-    def __init__(self, path: str) -> None:
-        self.__file__ = path
+def _with_constant(value: float) -> str:
+    constant = torch.full((3,), value)
+    return _name(lambda x: [x + constant], torch.ones(3))
 
 
-def test_pruning_removes_an_update_without_its_package(tmp_path: Path) -> None:
-    names = ("old.so", "new.so", "whole.so", "whole.pt2")
-    for name in names:
-        (tmp_path / name).write_bytes(b"code")
-    for name in ("old.so", "whole.so", "whole.pt2"):
-        os.utime(tmp_path / name, (0, 0))
-    prune(tmp_path, 100)
-    assert {path.name for path in tmp_path.iterdir()} == set(names) - {"old.so"}
+def test_equal_graphs_have_one_name_and_others_another() -> None:
+    plus_one = lambda x: [x + 1]  # noqa: E731
+    x = torch.ones(4, 4)
+    name = _name(plus_one, x)
+    assert name == _name(plus_one, torch.zeros(4, 4))
+    assert _with_constant(1.0) == _with_constant(1.0) != _with_constant(2.0)
+    others = [
+        _name(lambda x: [x + 2], x),
+        _name(plus_one, x.double()),
+        _name(plus_one, torch.ones(4, 8)[:, ::2]),
+        _name(plus_one, x, max_autotune=True),
+        _name(plus_one, x, post_grad_custom_pre_pass=print),
+        _name(plus_one, x, post_grad_custom_pre_pass=print),  # which is never the same again
+    ]
+    torch.use_deterministic_algorithms(True)
+    try:
+        others.append(_name(plus_one, x))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    with torch.backends.mkldnn.flags(enabled=False):
+        others.append(_name(plus_one, x))
+    with torch._inductor.config.patch(max_autotune=True):
+        others.append(_name(plus_one, x))
+    assert len({name, *others}) == len(others) + 1
 
 
 @pytest.mark.parametrize(
@@ -239,10 +237,9 @@ def test_what_was_used_longest_ago_is_pruned(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.pt2"
         path.write_bytes(bytes(100))
         os.utime(path, (age, age))
-        path.with_suffix(".so").write_bytes(bytes(1))
     (tmp_path / "other").write_bytes(bytes(1000))
     prune(tmp_path, 250)
-    names = ["a.pt2", "a.so", "b.pt2", "b.so", "other"]
+    names = ["a.pt2", "b.pt2", "other"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     prune(tmp_path, 10)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "a.so", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt2", "other"]

@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 import pytest
 import torch
-from compiling import CountingBackend
 from models import CASES, Case, classify
 from torch import Tensor, nn
 
@@ -22,8 +21,6 @@ from functrain.errors import (
     ScheduleEndedWarning,
     UnsupportedError,
 )
-from functrain.transforms.graph.train_step import Graph
-from functrain.transforms.steps import Stepper
 
 Transformation = Callable[[ft.Program], ft.Program]
 
@@ -155,24 +152,6 @@ def test_steps_of_every_model_are_as_many_calls(case: Case) -> None:
 def test_steps_of_a_compiled_program_are_as_many_calls() -> None:
     made = ft.donated(ft.compiled(program(clip_norm=0.1)))
     assert_same(made, batches(5, sizes=(5, 5, 5, 5, 3)))
-
-
-def test_the_loop_calls_the_graph_without_train_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-    of_class = ft.Program.train_step
-
-    def counting(self: ft.Program, state: Any, batch: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return of_class(self, state, batch)
-
-    monkeypatch.setattr(ft.Program, "train_step", counting)
-    backend = CountingBackend()
-    made = ft.compiled(program(), backend=backend)
-    state, _ = ft.steps(made, made.init(), batches(8))
-    assert (calls, backend.count) == (1, 1)
-    ft.steps(made, state, batches(8, sizes=(5, 3)))
-    assert (calls, backend.count) == (3, 2)  # the first, and the one that is compiled
 
 
 def test_steps_go_on_where_others_have_ended() -> None:
@@ -339,31 +318,6 @@ def test_a_loss_that_fails_names_the_step() -> None:
     with pytest.raises(RuntimeError) as caught:
         ft.steps(made, made.init(), given())
     assert "in the step after step 2" in "\n".join(caught.value.__notes__)
-
-
-def test_a_graph_that_fails_while_it_writes_leaves_no_state(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made = graph(program())
-    begun = made.init()
-    stepper = Stepper(made, begun)
-    for batch in batches(2):
-        stepper.step(batch)
-
-    def failing(leaves: Any, before_write: Callable[[], None], seed: Any) -> Any:
-        before_write()
-        raise RuntimeError("no memory")
-
-    graphs: dict[Any, Any] = made.device_step.graphs  # type: ignore[attr-defined]
-    for key, one in graphs.items():
-        monkeypatch.setitem(
-            graphs, key, one._replace(run=failing) if isinstance(one, Graph) else one
-        )
-    with pytest.raises(RuntimeError, match="no memory"):
-        stepper.step(batches(1)[0])
-    with pytest.raises(DonatedStateError):
-        stepper.state.params  # noqa: B018
-    assert attrs.evolve(begun).counters.step == 0
 
 
 def test_a_tuple_of_tensors_may_be_one_batch_and_is_refused() -> None:

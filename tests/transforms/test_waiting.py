@@ -15,8 +15,8 @@ from rich.live import Live
 from torch import nn
 
 import functrain as ft
-from functrain.transforms.graph import capture, lowering
-from functrain.transforms.graph.capture import waiting_line
+from functrain.transforms.graph import capture, lowering, waiting
+from functrain.transforms.graph.waiting import waiting_line
 
 
 class Terminal(io.StringIO):
@@ -101,4 +101,4 @@ def test_a_step_says_that_it_is_captured_and_compiled(monkeypatch: pytest.Monkey
     assert said[0] == "recording the operations of a step"
     assert said[1].startswith("compiling ")
     assert said[1].endswith(" operations")
-    assert capture._QUIET == 2
+    assert waiting._QUIET == 2

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 import sysconfig
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +32,7 @@ from functrain.transforms.graph.effects import (
     written_constant,
 )
 from functrain.transforms.graph.inputs import alike, flatten, with_tensors
-from functrain.transforms.graph.missing_entries import MissingEntriesError
+from functrain.transforms.graph.waiting import waiting_line
 from functrain.transforms.torch_internals import (
     FakeTensorMode,
     allow_nested_tracing,
@@ -49,15 +47,14 @@ _PACKAGES = tuple(sysconfig.get_paths()[name] for name in ("purelib", "platlib")
 _LIBRARIES = (sysconfig.get_paths()["stdlib"], *_PACKAGES)
 _EXAMPLES = str(_PACKAGE / "examples")
 
-Function = Callable[[list[Tensor]], dict[str, Any]]
-
 
 class Captured(NamedTuple):
     """A graph, and what it returns.
 
     Attributes:
-        graph: a function of tensors, one by one, that returns a list of tensors.
+        graph: a function of the tensors of a tree, one by one, that returns a list of tensors.
         returned: the tree that they are the leaves of.
+        draws: whether random numbers are drawn.
     """
 
     graph: GraphModule
@@ -65,31 +62,25 @@ class Captured(NamedTuple):
     draws: bool
 
 
-def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Captured:
-    """Record the operations of a function as a graph.
+def capture(function: Callable[[Any], dict[str, Any]], inputs: Any, module: nn.Module) -> Captured:
+    """Record the operations of a function of a tree of tensors as a graph.
 
-    The function may write to the tensors, and returns a tree of them; the graph does the same with
-    the tensors one by one. Of the inputs shapes, dtypes, devices and strides count. That nothing in
-    the module is changed is checked; a ``CaptureError`` names the line of the user's code.
+    The function may write to the tensors, and returns a tree of them. Of the inputs their form
+    counts. That nothing in the module is changed is checked; a ``CaptureError`` names the line of
+    the user's code.
     """
     returned: dict[str, Any] = {}
-
     randomness = SameDraws()
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         with randomness:
-            returned.update(function(list(tensors)))
+            returned.update(function(with_tensors(inputs, iter(tensors))))
         return flatten(returned)
 
     # Without an environment for symbols, code that looks at a value fails at once.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        placeholders = list(map(alike, inputs))
-    traced = make_fx(
-        flat,
-        decomposition_table=DECOMPOSITIONS,
-        tracing_mode="fake",
-        _allow_non_fake_inputs=True,
-    )
+        placeholders = list(map(alike, flatten(inputs)))
+    traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)
     constants: set[int] = set()
     with _ONE_AT_A_TIME, _surroundings(), waiting_line("recording the operations of a step"):
         # Inside, because the scope restores the generators at its end.
@@ -97,7 +88,7 @@ def capture(function: Function, inputs: list[Tensor], module: nn.Module) -> Capt
         try:
             graph = traced(*placeholders)
             constants = {id(tensor) for tensor in _constants(graph)}
-        except (FunctrainError, MissingEntriesError):
+        except FunctrainError:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
@@ -154,71 +145,3 @@ def _is_theirs(frame: FrameSummary) -> bool:
     if frame.filename == "<string>" and frame.name == "<lambda>":  # code that torch wrote
         return False
     return path.startswith(_EXAMPLES) or not path.startswith(_OWN)
-
-
-# Multiplications up to which a loop is used; products of 64 by 64 and more were not tried.
-LIMIT = 20_000
-
-
-def mm(a: Tensor, b: Tensor) -> Tensor:
-    """``torch.mm`` of two small matrices."""
-    if not _small(a, b):
-        return NotImplemented  # type: ignore[no-any-return]
-    return (a.unsqueeze(-1) * b.unsqueeze(0)).sum(1)
-
-
-def addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """``torch.addmm`` of two small matrices."""
-    if (beta, alpha) != (1, 1) or not _small(a, b):
-        return NotImplemented  # type: ignore[no-any-return]
-    return mm(a, b) + bias
-
-
-def _small(a: Tensor, b: Tensor) -> bool:
-    return a.is_cpu and a.dtype is torch.float32 and a.numel() * b.shape[1] <= LIMIT
-
-
-DECOMPOSITIONS: dict[Any, Any] = {
-    torch.ops.aten.mm.default: mm,
-    torch.ops.aten.addmm.default: addmm,
-}
-
-
-_QUIET = 2.0  # seconds in which nothing is shown
-_EVERY = 1.0
-_CLEAR = "\r\x1b[2K"  # to the beginning of the line, and erase it
-
-
-@contextlib.contextmanager
-def waiting_line(what: str, quiet: float = _QUIET) -> Iterator[None]:
-    """Show one line on the terminal while the body of a ``with`` runs, and erase it at the end.
-
-    Nothing is shown where standard error is no terminal, nor in threads other than the main one.
-    """
-    # A live bar replaces the stream by one that holds text back until the end of a line.
-    stream: Any = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
-    watched = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
-    if not watched or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ended = threading.Event()
-    writer = threading.Thread(target=_write, args=(stream, what, quiet, ended), daemon=True)
-    writer.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        writer.join()
-
-
-def _write(stream: Any, what: str, quiet: float, ended: threading.Event) -> None:
-    began = time.monotonic()
-    if ended.wait(quiet):
-        return
-    while True:
-        stream.write(f"{_CLEAR}{what}, {time.monotonic() - began:.0f} s")
-        stream.flush()
-        if ended.wait(_EVERY):
-            break
-    stream.write(_CLEAR)
-    stream.flush()

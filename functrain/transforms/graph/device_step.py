@@ -1,7 +1,16 @@
-"""The device part of a step, as one graph for each form of state and batch."""
+"""A device step whose gradients are graphs: one for each form of parameters and batch.
+
+Forward, backward, unscaling, norm and clipping are in the graph of a step. The update is the
+optimizer's kernel, as in an eager step; ``update="graph"`` compiles its rule instead. Of all graphs
+only that of an update writes to its inputs.
+"""
 
 from __future__ import annotations
 
+import functools
+import operator
+import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import attrs
@@ -9,49 +18,64 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
+from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.first_step import warn_of_memory
-from functrain.core.precision import widest
-from functrain.core.rng import scoped, without_autocast
-from functrain.core.state import Donation
-from functrain.errors import CaptureError, RecompileWarning
-from functrain.errors.base import warn
-from functrain.optim.update_counts import aligned
-from functrain.transforms.graph.graph_step import WRITTEN, GraphStep, require_dense
-from functrain.transforms.graph.inputs import flatten, given, scalar, with_tensors, writable
-from functrain.transforms.graph.micro_batches import Parts
-from functrain.transforms.graph.missing_entries import MissingEntriesError
-from functrain.transforms.graph.train_step import Graph, captured_step
-from functrain.tree.nodes import copy
-
-_MANY = 8  # graphs of one program, after which it warns
+from functrain.core.gradients import GradientInputs, Gradients
+from functrain.core.loss import LossOutput
+from functrain.core.optimizer import Optimizer
+from functrain.core.recipe import Recipe, StaticParts
+from functrain.core.rng import without_autocast
+from functrain.core.state import Donation, Tensors
+from functrain.errors import CaptureError
+from functrain.transforms.graph.capture import capture
+from functrain.transforms.graph.functions import (
+    ObjectMetricsError,
+    gradients_of_part,
+    gradients_of_step,
+    update_by_rule,
+)
+from functrain.transforms.graph.graph_step import Graph, GraphStep, RunsEagerlyError
+from functrain.transforms.graph.inputs import as_tensors, form, form_of_state, on_device
+from functrain.transforms.graph.param_writes import capture_with_copies
 
 
 @attrs.define(eq=False)
-class RateCache:
-    """Learning rates as tensors; one that stays is made once. No graph writes to its rates.
+class Seen:
+    """What the steps before have shown; it changes nothing except the time a step takes.
 
     Attributes:
-        last: the rate seen last, and its tensor. They are one value: threads may share a program.
+        forms: numbers of the forms of parameters.
+        params: weak references to the last ones, their names, and the number of their form. They
+            are one value: threads may share a program.
+        object_metrics: names of metrics that no graph of a micro-batch returns.
+        update_draws: whether the optimizer draws random numbers; ``None`` before the first update.
     """
 
-    last: tuple[float, Tensor] | None = None
+    forms: dict[Any, int] = attrs.field(factory=dict)
+    params: tuple[list[weakref.ref[Tensor]], list[str], int] = ([], [], -1)
+    object_metrics: set[str] = attrs.field(factory=set)
+    update_draws: bool | None = None
 
-    def tensors(self, lr: Any, device: torch.device) -> Any:
-        """Return a rate, or those of groups, as tensors."""
-        if type(lr) is not float:
-            return _made(lr, device)
-        last = self.last
-        # By identity: 0.0 and -0.0 are equal, but no two numbers are the same object.
-        if last is None or last[0] is not lr or last[1].device != device:
-            self.last = last = (lr, _made(lr, device))
-        return last[1]
+    def number(self, params: Tensors) -> int:
+        """Return the number of the form of parameters; a donated step has those of the last."""
+        references, names, number = self.params
+        tensors = list(params.values())
+        same = map(operator.is_, map(operator.call, references), tensors)
+        if len(references) == len(tensors) and list(params) == names and all(same):
+            return number
+        found = self.forms.setdefault(form_of_state({"params": params}), len(self.forms))
+        self.params = list(map(weakref.ref, tensors)), list(params), found
+        return found
 
-
-def _made(lr: Any, device: torch.device) -> Any:
-    if isinstance(lr, dict):
-        return {name: _made(rate, device) for name, rate in lr.items()}
-    return scalar(lr, widest(device), device)
+    def watched_update(
+        self, optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
+    ) -> tuple[Tensors, Any]:
+        """Make an update, and see whether it draws."""
+        before = torch.get_rng_state()
+        found = step.EAGER.update(optimizer, grads, state, params, lr)
+        self.update_draws = not torch.equal(before, torch.get_rng_state())
+        return found
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -59,20 +83,18 @@ class Compiled(GraphStep):
     """The device step of one program by graphs.
 
     Attributes:
-        parts: the graphs that steps of several micro-batches are made of.
-        rates: the last learning rate as a tensor.
+        compiles_update: whether the optimizer's rule is compiled, too.
+        seen: of parameters, metrics and updates.
     """
 
-    parts: Parts = attrs.field(
-        default=attrs.Factory(lambda own: Parts(own.fixed, own.lowering), takes_self=True),
-        init=False,
-    )
-    rates: RateCache = attrs.field(factory=RateCache, init=False)
+    compiles_update: bool = False
+    seen: Seen = attrs.field(factory=Seen, init=False)
 
     @property
     def description(self) -> str:
         """A text that tells its numbers from those of other ways to make the step."""
-        return f"compiled({self.lowering.description})"
+        update = ", update=graph" if self.compiles_update else ""
+        return f"compiled({self.lowering.description}{update})"
 
     def __call__(
         self,
@@ -84,125 +106,105 @@ class Compiled(GraphStep):
         seed: int | None = None,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """See :class:`functrain.core.step.AnyDeviceStep`."""
-        given = {name: state[name] for name in WRITTEN}
+        inputs, device = (state, batches, lr, ema_due, donation), state["skipped"].device
         try:
-            large, leaves, number, lent = self.held(given, donation)
-        except CaptureError as error:
+            kernels, draws = self._kernels(state, on_device(batches, device))
+            by_graphs = step.DeviceStep(kernels, self.fixed)
+            with nullcontext() if draws else without_autocast(device):
+                return by_graphs.take_step(*inputs, seed if draws else None)
+        except ObjectMetricsError as error:
+            self.seen.object_metrics.update(error.names)
+            return self(*inputs, seed)
+        except RunsEagerlyError:
+            pass
+        except CaptureError as error:  # of a form
             self.fall_back(error)
-            return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
-        rest = self.rest(state, lr, ema_due)
-        paths = self.fixed.updated
-        found = self._graph(number, large, batches, rest)
-        if found is None:
-            return step.eager(self.fixed)(state, batches, lr, ema_due, donation, seed)
-        if isinstance(found, MissingEntriesError):
-            whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
-            return self(whole, batches, lr, ema_due, donation, seed)
-        if lent is None and paths != self.fixed.updated:  # as its capture has shown
-            large = self.copied(given)
-            leaves = flatten(large)
-        graph, own = found
-        leaves += [*own, *flatten(rest)]
-        before_write = _nothing if lent is None else lent.take
-        draws = seed if graph.draws else None
-        device = state["skipped"].device
-        with (
-            without_autocast(device)
-            if draws is None
-            else scoped(draws, device, draws=self.fixed.draws)
-        ):
-            scalars, outputs = graph.run(leaves, before_write, seed)
-        outputs["maker"] = self.maker
-        return {**large, **scalars}, outputs
+        return step.eager(self.fixed)(*inputs, seed)
 
     def warm(self, state: step.DeviceState, batches: list[Batch], lr: Any, ema_due: bool) -> None:
         """See :class:`functrain.core.step.Warmable`."""
-        large = {name: state[name] for name in WRITTEN}
-        try:
-            require_dense(large)
-        except CaptureError as error:
-            self.fall_back(error)
-            return
-        if not writable(flatten(large)):
-            large = self.copied(large)  # as a step would
-        found = self._graph(self.number(large), large, batches, self.rest(state, lr, ema_due))
-        if isinstance(found, MissingEntriesError):
-            whole = {**state, "optimizer": aligned(state["optimizer"], found.optimizer)}
-            self.warm(whole, batches, lr, ema_due)
+        self(state, batches, lr, ema_due, None, 0)  # a pure step, whose result is dropped
 
-    def rest(self, state: step.DeviceState, lr: Any, ema_due: bool) -> dict[str, Any]:
-        """Return the inputs that are new at each step, without the batches.
+    def _kernels(self, state: step.DeviceState, batches: list[Batch]) -> tuple[step.Kernels, bool]:
+        """Return the kernels of a step, and whether they draw random numbers."""
+        key, update_draws = self._key(state), self.seen.update_draws is not False
+        if len(batches) > 1 and not self.seen.object_metrics:
+            part = functools.partial(self._gradients_of_part, key)
+            kernels = step.EAGER._replace(gradients=functools.partial(step_gradients, part))
+            draws = True
+        else:
+            given = {name: state[name] for name in ("params", "buffers", "loss_scale")}
+            given["batches"] = batches
+            key = ("step", key, form(batches))
+            graph = self.graph(key, lambda: self._graph_of_step(given, state["skipped"].device))
+            gradients = functools.partial(_gradients_of_step, graph, given)
+            kernels = step.EAGER._replace(gradients=gradients, clip=_as_it_is)
+            draws = graph.draws
+        if self.compiles_update:
+            return kernels._replace(update=self._update), True
+        if self.seen.update_draws is None and self.fixed.trainable:
+            kernels = kernels._replace(update=self.seen.watched_update)
+        return kernels, draws or update_draws
 
-        Numbers are tensors there, or the graph would have them built in.
-        """
-        device = state["skipped"].device
-        ema = self.fixed.recipe.ema
-        always = ema is None or ema.due(1)  # then at every step
-        return {
-            "lr": self.rates.tensors(lr, device),
-            "ema_due": ema_due if always else scalar(ema_due, torch.bool, device),
-            "scalars": {"skipped": state["skipped"], "loss_scale": state["loss_scale"]},
-        }
-
-    def copied(self, state: step.DeviceState) -> step.DeviceState:
-        """Return a state with copies of the tensors that a step updates."""
-        own = step.copied_state(state, self.fixed.updated)
-        return {**own, "buffers": copy(own["buffers"])}
-
-    def _graph(
-        self, number: int, state: step.DeviceState, batches: list[Batch], rest: dict[str, Any]
-    ) -> tuple[Graph, list[Tensor]] | MissingEntriesError | None:
-        """Return the graph for inputs like these, and the tensors of the batches to give it.
-
-        It is captured if there is none; ``None`` stands for eager.
-        """
-        device = rest["scalars"]["skipped"].device
-        try:
-            kind, own = given(batches, device, self.known.places)
-        except CaptureError as error:  # which has no key
-            self.fall_back(error)
-            return None
-        key = (number, kind)
-        if key not in self.graphs:
-            self._warn_of_many()
-            inputs = {"batches": with_tensors(batches, iter(own)), **rest}
-            self.add(key, lambda: self._captured(number, state, inputs))
-        graph: Graph | MissingEntriesError | None = self.graphs[key]
-        return (graph, own) if isinstance(graph, Graph) else graph
-
-    def known_graph(
-        self, number: int, batches: list[Batch], device: torch.device, places: frozenset[int]
-    ) -> tuple[Graph, list[Tensor]] | None:
-        """Return the graph for inputs like these and their tensors, if it has been captured.
-
-        ``number`` is that of the form of the state; ``places`` are where the storages of its
-        tensors begin.
-        """
-        try:
-            kind, own = given(batches, device, places)
-        except CaptureError:
-            return None
-        graph = self.graphs.get((number, kind))
-        return (graph, own) if isinstance(graph, Graph) else None
-
-    def _warn_of_many(self) -> None:
-        if len(self.graphs) == _MANY:
-            warn(
-                f"this program was compiled for {_MANY} forms of batch, and this is one more. "
-                "Every shape, number or string in a batch has a graph of its own: pad, drop the "
-                "last batch, or leave out of batches the fields that the loss does not use",
-                RecompileWarning,
-            )
-
-    def _captured(self, number: int, state: step.DeviceState, inputs: dict[str, Any]) -> Graph:
-        several = len(inputs["batches"]) > 1
-        found = self.parts.assembled(number, state, inputs) if several else None
-        graph = found or captured_step(self.fixed, self.lowering, state, inputs)
+    def _graph_of_step(self, given: dict[str, Any], device: torch.device) -> Graph:
+        graph = self._capture(functools.partial(gradients_of_step, self.fixed), given)
         if self.fixed.model.attributes.left:  # the forward of a capture has no values to compare
-            first, device = inputs["batches"][0], inputs["scalars"]["skipped"].device
-            warn_of_memory(self.fixed, state["params"], state["buffers"], first, device)
+            params, buffers, (first, *_) = given["params"], given["buffers"], given["batches"]
+            warn_of_memory(self.fixed, params, buffers, first, device)
         return graph
 
+    def _gradients_of_part(self, key: Any, inputs: GradientInputs) -> Gradients:
+        """Return the gradients of one of several micro-batches."""
+        names = ("params", "buffers", "scale", "batch")
+        given = {name: getattr(inputs, name) for name in names}
+        function = functools.partial(gradients_of_part, inputs)
+        key = ("part", key, form(inputs.batch))
+        found = self.graph(key, lambda: self._capture(function, given))(given)
+        params = inputs.params
+        params.update(found["written"])
+        loss_output = LossOutput(found["loss"], found["weight"], found["metrics"])
+        return Gradients(found["grads"], params, found["buffers"], loss_output)
 
-def _nothing() -> None:
-    """Take no donation: the step writes to copies."""
+    def _update(
+        self, optimizer: Optimizer, grads: Tensors, state: Any, params: Tensors, lr: Any
+    ) -> tuple[Tensors, Any]:
+        """Update parameters in place by the optimizer's rule."""
+        rates = as_tensors(lr, next(iter(params.values())).device)
+        given = {"grads": grads, "optimizer": state, "params": params, "lr": rates}
+        function = functools.partial(update_by_rule, self.fixed)
+        try:
+            graph = self.graph(("update", form(given)), lambda: self._capture(function, given))
+        except RunsEagerlyError:
+            return step.EAGER.update(optimizer, grads, state, params, lr)
+        graph(given)
+        return params, state
+
+    def _key(self, state: step.DeviceState) -> Any:
+        rest = {name: state[name] for name in ("buffers", "loss_scale")}
+        return self.seen.number(state["params"]), form_of_state(rest)
+
+    def _capture(self, function: Any, given: dict[str, Any]) -> Graph:
+        model = self.fixed.model
+        captured = capture_with_copies(lambda: capture(function, given, model.module), model.writes)
+        return Graph(captured, given, self.lowering)
+
+
+def _gradients_of_step(
+    graph: Graph,
+    given: dict[str, Any],
+    fixed: StaticParts,
+    state: step.DeviceState,
+    batches: list[Batch],
+    seed: int | None,
+) -> Gradients:
+    """Return the gradients of a step by its graph."""
+    found = graph(given)
+    params = {**state["params"], **found["written"]}
+    loss_output = LossOutput(found["loss"], None, found["metrics"])
+    return Gradients(found["grads"], params, found["buffers"], loss_output, found["norm"])
+
+
+def _as_it_is(recipe: Recipe, found: Gradients) -> tuple[Tensors, Tensor]:
+    """Return what a graph has clipped."""
+    assert found.norm is not None
+    return found.grads, found.norm

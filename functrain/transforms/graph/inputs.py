@@ -16,6 +16,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.core.batch_lending import copied
+from functrain.core.precision import widest
 from functrain.errors import CaptureError
 from functrain.transforms.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects
@@ -81,23 +82,18 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
     return lambda given: node
 
 
-def form(node: Any, found: list[Tensor] | None = None) -> Form:
-    """Return everything that a graph has built in of a tree: trees of equal form share a graph.
-
-    The tensors are put into ``found``, in the order of :func:`flatten`.
-    """
+def form(node: Any) -> Form:
+    """Return everything that a graph has built in of a tree: trees of equal form share a graph."""
     if isinstance(node, Tensor):
         if (unlike := unlike_dense(node)) is not None:
             raise CaptureError(
                 f"there is a {unlike} tensor in the batch, where a compiled step takes dense ones",
                 None,
             )
-        if found is not None:
-            found.append(node)
         return (node.dtype, node.shape, node.stride(), node.device)
     kind = tree.kind(node)
     if kind is tuple or kind is list:
-        return (kind, *[form(child, found) for child in node])
+        return (kind, *[form(child) for child in node])
     if isinstance(node, _PLAIN):
         return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
     if isinstance(node, _NAMED):
@@ -107,7 +103,7 @@ def form(node: Any, found: list[Tensor] | None = None) -> Form:
     constants = containers.constants(node)
     context = () if constants is None else (_constant(constants),)
     children = containers.children(node)
-    return (kind, *context, *[(key, form(child, found)) for key, child in children])
+    return (kind, *context, *[(key, form(child)) for key, child in children])
 
 
 def _refused(kind: type) -> CaptureError:
@@ -127,6 +123,19 @@ def _constant(value: Any) -> Any:
     return value if isinstance(value, _NAMED) else (type(value), repr(value))
 
 
+def form_of_state(state: dict[str, Any]) -> Form:
+    """Return the form of a part of a state, and name a tensor that no graph takes by its path."""
+    try:
+        return form(state)
+    except CaptureError:
+        for path, leaf in tree.items(state):
+            if isinstance(leaf, Tensor) and (kind := unlike_dense(leaf)) is not None:
+                where = f"state.{tree.path_string(path)}"
+                reason = f"{where} is a {kind} tensor; a graph takes dense ones"
+                raise CaptureError(reason, None) from None
+        raise
+
+
 def unlike_dense(tensor: Tensor) -> str | None:
     """Return the kind of a tensor that is not laid out in memory by sizes and strides."""
     if tensor.is_nested:
@@ -141,37 +150,18 @@ def unlike_dense(tensor: Tensor) -> str | None:
     return None
 
 
-def writable(leaves: list[Tensor]) -> bool:
-    """Whether each of several tensors can be written to without touching another of them.
-
-    Two that begin at the same place cannot; nor can one that does not fill its memory, whose
-    strides a copy would not have.
-    """
-    places = [leaf.data_ptr() for leaf in leaves if leaf.numel()]
-    dense = torch.ops.aten.is_non_overlapping_and_dense
-    return len(set(places)) == len(places) and all(map(dense, leaves))
+def on_device(batches: Any, device: torch.device) -> Any:
+    """Return batches as a graph may be given them: on a device, without lazy conjugation."""
+    leaves = flatten(batches)
+    own = [_on_device(leaf, device) for leaf in leaves]
+    same = all(map(operator.is_, own, leaves))
+    return batches if same else with_tensors(batches, iter(own))
 
 
-def given(batches: Any, device: torch.device, places: frozenset[int]) -> tuple[Form, list[Tensor]]:
-    """Return the form of batches, and their tensors as a graph may be given them.
-
-    Those are copies where a tensor is on another device, or its memory is that of a state.
-
-    ``places`` are where the storages of the state's tensors begin.
-    """
-    leaves: list[Tensor] = []
-    found = form(batches, leaves)
-    own = [_own(leaf, device, places) for leaf in leaves]
-    if not all(map(operator.is_, own, leaves)):
-        found = form(with_tensors(batches, iter(own)))  # a copy may have other strides
-    return found, own
-
-
-def _own(leaf: Tensor, device: torch.device, places: frozenset[int]) -> Tensor:
-    if leaf.device != device or leaf.is_conj() or leaf.is_neg():
+def _on_device(leaf: Tensor, device: torch.device) -> Tensor:
+    if leaf.is_conj() or leaf.is_neg():
         leaf = leaf.resolve_conj().resolve_neg()
-        leaf = leaf if leaf.device == device else copied(leaf, device)
-    return leaf.clone() if leaf.untyped_storage().data_ptr() in places else leaf
+    return leaf if leaf.device == device else copied(leaf, device)
 
 
 def alike(tensor: Tensor) -> Tensor:
@@ -181,8 +171,10 @@ def alike(tensor: Tensor) -> Tensor:
     )
 
 
-def scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a number as a tensor, without waiting for the device."""
+def as_tensors(lr: Any, device: torch.device) -> Any:
+    """Return a rate, or those of groups, as tensors, without waiting for the device."""
+    if isinstance(lr, dict):
+        return {name: as_tensors(rate, device) for name, rate in lr.items()}
     if device.type == "cpu":
-        return torch.scalar_tensor(value, dtype=dtype)
-    return torch.full((), value, dtype=dtype, device=device)
+        return torch.scalar_tensor(lr, dtype=widest(device))
+    return torch.full((), lr, dtype=widest(device), device=device)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from functrain.errors import CompilationError, CompileCacheWarning
 from functrain.errors.base import warn
-from functrain.transforms.graph.aliases import Aliases
-from functrain.transforms.graph.capture import waiting_line
-from functrain.transforms.graph.elementwise import split
-from functrain.transforms.torch_internals import dynamo_backend
+from functrain.transforms.graph.libraries import library
+from functrain.transforms.graph.waiting import waiting_line
+from functrain.transforms.torch_internals import compile_in_memory, dynamo_backend, mode_options
 
 Callee = Callable[..., Any]
 
@@ -70,15 +71,11 @@ class Lowering:
         return cast(Callee, dynamo_backend(self.backend)(graph, inputs))
 
     def _by_inductor(self, graph: GraphModule, inputs: list[Tensor]) -> Callee:
-        from functrain.transforms.graph.ahead import compiled_ahead
-        from functrain.transforms.graph.in_memory import compiled_in_memory
-
-        options = {**_settings_of_mode(self.mode), **self.options}
-        updates = split(graph)
+        options = {**_options_of_mode(self.mode), **self.options}
         loosen(graph)
         if self.directory is not None:
             try:
-                return compiled_ahead(self.directory, graph, inputs, options, updates, self.limit)
+                return library(self.directory, graph, inputs, options, self.limit)
             except Exception as error:  # not hidden: raised again, or in the warning
                 if self.limit is None:  # the user chose the directory
                     raise
@@ -88,18 +85,16 @@ class Lowering:
                 f"this step, but not ahead of time ({reason})",
                 CompileCacheWarning,
             )
-        return compiled_in_memory(graph, inputs, options, updates)
+        return compile_in_memory(graph, inputs, options)
 
 
-def _settings_of_mode(mode: str | None) -> dict[str, Any]:
+def _options_of_mode(mode: str | None) -> dict[str, Any]:
     """Return the settings of a mode of ``torch.compile``, except CUDA graphs.
 
     Inductor's CUDA graphs keep their results in memory of their own until the next call of
     ``torch.compile``, by which they tell steps apart. A step is no such call, and a state is kept.
     """
-    if mode is None:
-        return {}
-    found: dict[str, Any] = torch._inductor.list_mode_options(mode)
+    found = {} if mode is None else mode_options(mode)
     return {name: value for name, value in found.items() if name != "triton.cudagraphs"}
 
 
@@ -111,8 +106,25 @@ def loosen(module: GraphModule) -> None:
     a clone, which stays transposed. A recorded ``view`` is impossible then; ``reshape`` is the same
     view where it can be one, and copies where it cannot.
     """
-    aliases = Aliases(module.graph)
+    roots: dict[Node, Node] = {}  # the node in whose memory the value of a view lies
+    written = set[Node]()
+    for node in module.graph.nodes:
+        if node.target is operator.getitem:
+            roots[node] = roots.get(node.args[0], node.args[0])
+        for schema, value in _arguments(node):
+            if schema.alias_info is not None and isinstance(value, Node):
+                roots.setdefault(node, roots.get(value, value))
+            if schema.is_write:
+                map_arg(value, lambda one: written.add(roots.get(one, one)))
     for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
-        if not aliases.writes(node):
+        if roots[node] not in written:
             node.target = torch.ops.aten.reshape.default
     module.recompile()
+
+
+def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
+    """Yield the arguments of an operation with what its schema says of them."""
+    schema = getattr(node.target, "_schema", None)
+    for number, argument in enumerate(schema.arguments if schema is not None else ()):
+        given = node.args[number] if number < len(node.args) else node.kwargs.get(argument.name)
+        yield argument, given
