@@ -422,6 +422,41 @@ def test_a_run_that_goes_on_with_another_transformation_says_so(tmp_path: Path) 
         ft.fit(eager, data, until="3 epochs", directory=tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_gradient_that_is_another_parameter_is_its_old_value() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = (nn.Parameter(torch.arange(3.0) + one) for one in range(2))
+
+    eager = ft.program(Product(), lambda m, x: (m.a * m.b).sum(), ft.optim.SGD(0.1))
+    graph = ft.donated(ft.compiled(eager))
+    state, expected = graph.init(), eager.init()
+    for _ in range(3):
+        state, _ = graph.train_step(state, torch.ones(1))
+        expected, _ = eager.train_step(expected, torch.ones(1))
+    assert_close(state, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("donates", [False, True])
+def test_the_rule_of_the_optimizer_as_a_graph(donates: bool) -> None:
+    backend = CountingBackend()
+    model = nn.ModuleDict({"used": nn.Linear(6, 3), "unused": nn.Linear(2, 2)})
+    eager = ft.program(
+        model, lambda m, x: m["used"](x).square().mean(), ft.optim.AdamW(lr=1e-2), ema=0.9
+    )
+    graph = ft.compiled(eager, backend=backend, update="graph")
+    graph = ft.donated(graph) if donates else graph
+    state, expected = graph.init(), eager.init()
+    for _ in range(4):
+        state, _ = graph.train_step(state, batch()[0])
+        expected, _ = eager.train_step(expected, batch()[0])
+    assert_close(state, expected, rtol=1e-5, atol=1e-6)
+    # The first update is eager: it counts apart for parameters that have no gradient.
+    assert backend.count == 2
+
+
 def test_a_mode_brings_no_cuda_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next step overwrites their results, and a state may be kept."""
     seen: list[tuple[bool, bool]] = []

@@ -190,7 +190,7 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = (func, seed, str(tree_map_only(Tensor, _form, (args, kwargs))))
         if key not in self._drawn:
             self._last += 1
-            drawn = func(*args, **kwargs)
+            drawn = _draw(func, args, kwargs)
             # The caller may write to its tensor.
             self._drawn[key] = (tree_map_only(Tensor, Tensor.clone, drawn), self._last)
             torch.default_generator.manual_seed(self._last)
@@ -199,6 +199,26 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         torch.default_generator.manual_seed(after)
         again = tree_map_only(Tensor, Tensor.clone, again)
         return args[0].copy_(again) if func._schema.is_mutable else again
+
+
+@torch.library.custom_op("functrain::bernoulli", mutates_args=())
+def bernoulli(like: Tensor, p: float) -> Tensor:
+    """Return ``torch.empty_like(like).bernoulli_(p)``.
+
+    torch 2.13's Inductor may order what reads the tensor before what fills it, where both fuse.
+    """
+    return torch.empty_like(like).bernoulli_(p)
+
+
+@bernoulli.register_fake
+def _(like: Tensor, p: float) -> Tensor:
+    return torch.empty_like(like)
+
+
+def _draw(func: Any, args: Any, kwargs: Any) -> Any:
+    """Call a random operation; the mask of a dropout on the CPU by :func:`bernoulli`."""
+    of_dropout = func is torch.ops.aten.bernoulli_.float and args[0].is_cpu and not kwargs
+    return args[0].copy_(bernoulli(*args)) if of_dropout else func(*args, **kwargs)
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
