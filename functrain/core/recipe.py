@@ -180,13 +180,6 @@ class StaticParts:
     evaluations: Evaluations = attrs.field(default=_EVALUATIONS)
     lending: BatchLending = attrs.field(factory=BatchLending)
 
-    @property
-    def updated(self) -> list[str]:
-        """The parameters that a step or its forward writes to."""
-        written = self.model.writes.paths
-        frozen = written.difference(self.trainable) if written else written
-        return [*self.trainable, *sorted(frozen)] if frozen else self.trainable
-
 
 def refuse_gradients(recipe: Recipe) -> None:
     """Refuse hyperparameters that require gradients, which a plain step would not give them."""

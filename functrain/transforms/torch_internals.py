@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,21 @@ __all__ = [
     "FakeTensorMode",
     "TorchDispatchMode",
     "allow_nested_tracing",
+    "arguments",
     "assign",
     "compile_in_memory",
     "compile_package",
     "dynamo_backend",
     "inductor_settings",
     "is_compiling",
+    "is_in_place",
     "is_traceable_wrapper_subclass",
     "is_transforming",
     "load_package",
     "make_fx",
     "memory_of",
     "mode_options",
+    "signature",
     "tree_leaves",
     "tree_map_only",
 ]
@@ -86,6 +89,24 @@ def memory_of(tensor: Tensor) -> int:
     """Return a number of the memory that a tensor is in; one without data has no address."""
     place: int = tensor.untyped_storage()._cdata
     return place
+
+
+def arguments(operation: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield what the schema of an operation says of each argument, with its value."""
+    schema = getattr(operation, "_schema", None)
+    for number, argument in enumerate(schema.arguments if schema is not None else ()):
+        yield argument, args[number] if number < len(args) else kwargs.get(argument.name)
+
+
+def is_in_place(operation: Any) -> bool:
+    """Return whether an operation writes to one of its arguments."""
+    found: bool = operation._schema.is_mutable
+    return found
+
+
+def signature(operation: Any) -> str:
+    """Return the schema of an operation as text."""
+    return str(operation._schema)
 
 
 def dynamo_backend(name: str) -> Any:

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from functrain.errors import CaptureError
-from functrain.transforms.torch_internals import TorchDispatchMode, tree_map_only
+from functrain.transforms.torch_internals import (
+    TorchDispatchMode,
+    arguments,
+    is_in_place,
+    tree_leaves,
+    tree_map_only,
+)
 
 # Of a module's attributes, those that binding tensors to it changes.
 _BOUND = frozenset({"training", "_parameters", "_buffers", "_modules"})
@@ -71,13 +77,12 @@ def written_constant(graph: GraphModule) -> str | None:
     """Return a tensor from outside the step that a graph writes to: a sentence, or ``None``."""
     constants = {node for node in graph.graph.nodes if node.op == "get_attr"}
     for node in graph.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        for argument, value in zip(schema.arguments if schema else (), node.args, strict=False):
-            if argument.is_write and value in constants:
-                shape = list(getattr(graph, value.target).shape)
+        for argument, value in arguments(node.target, node.args, node.kwargs):
+            written = constants.intersection(tree_leaves(value)) if argument.is_write else ()
+            for one in written:
                 return (
-                    f"a tensor of shape {shape} that is neither parameter, buffer nor batch is "
-                    "written to (make it a buffer of the module)"
+                    f"a tensor of shape {list(getattr(graph, one.target).shape)} that is neither "
+                    "parameter, buffer nor batch is written to (make it a buffer of the module)"
                 )
     return None
 
@@ -91,7 +96,7 @@ def grown_unseen(graph: GraphModule) -> str | None:
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten._fused_moving_avg_obs_fq_helper.default and any(
             argument.is_write and value.meta["val"].numel() == 0
-            for argument, value in zip(node.target._schema.arguments, node.args, strict=False)
+            for argument, value in arguments(node.target, node.args, node.kwargs)
         ):
             return (
                 "an observer of quantization changes the shape of its buffers at its first "
@@ -198,11 +203,11 @@ class SameDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         again, after = self._drawn[key]
         torch.default_generator.manual_seed(after)
         again = tree_map_only(Tensor, Tensor.clone, again)
-        return args[0].copy_(again) if func._schema.is_mutable else again
+        return args[0].copy_(again) if is_in_place(func) else again
 
 
 @torch.library.custom_op("functrain::bernoulli", mutates_args=())
-def bernoulli(like: Tensor, p: float) -> Tensor:
+def bernoulli(like: Tensor, p: float = 0.5) -> Tensor:
     """Return ``torch.empty_like(like).bernoulli_(p)``.
 
     torch 2.13's Inductor may order what reads the tensor before what fills it, where both fuse.
@@ -211,7 +216,7 @@ def bernoulli(like: Tensor, p: float) -> Tensor:
 
 
 @bernoulli.register_fake
-def _(like: Tensor, p: float) -> Tensor:
+def _(like: Tensor, p: float = 0.5) -> Tensor:
     return torch.empty_like(like)
 
 

@@ -21,7 +21,12 @@ from xxhash import xxh3_128
 
 from functrain.transforms import torch_internals
 from functrain.transforms.graph.inputs import form
-from functrain.transforms.torch_internals import compile_package, inductor_settings, load_package
+from functrain.transforms.torch_internals import (
+    compile_package,
+    inductor_settings,
+    load_package,
+    signature,
+)
 
 Callee = Callable[..., Any]
 _OF_TORCH = ("aten", "prims", "higher_order")
@@ -104,7 +109,7 @@ def _own_operations(nodes: list[torch.fx.Node]) -> list[object]:
     """
     own: list[Any] = [n for n in nodes if getattr(n.target, "namespace", "aten") not in _OF_TORCH]
     # Without a form it is never the same again.
-    return [(str(node.target._schema), form(node.meta.get("val", os.urandom(16)))) for node in own]
+    return [(signature(node.target), form(node.meta.get("val", os.urandom(16)))) for node in own]
 
 
 def _surroundings(inputs: list[Tensor]) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,12 @@ from functrain.errors import CompilationError, CompileCacheWarning
 from functrain.errors.base import warn
 from functrain.transforms.graph.libraries import library
 from functrain.transforms.graph.waiting import waiting_line
-from functrain.transforms.torch_internals import compile_in_memory, dynamo_backend, mode_options
+from functrain.transforms.torch_internals import (
+    arguments,
+    compile_in_memory,
+    dynamo_backend,
+    mode_options,
+)
 
 Callee = Callable[..., Any]
 
@@ -111,7 +116,7 @@ def loosen(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target is operator.getitem:
             roots[node] = roots.get(node.args[0], node.args[0])
-        for schema, value in _arguments(node):
+        for schema, value in arguments(node.target, node.args, node.kwargs):
             if schema.alias_info is not None and isinstance(value, Node):
                 roots.setdefault(node, roots.get(value, value))
             if schema.is_write:
@@ -120,11 +125,3 @@ def loosen(module: GraphModule) -> None:
         if roots[node] not in written:
             node.target = torch.ops.aten.reshape.default
     module.recompile()
-
-
-def _arguments(node: Node) -> Iterator[tuple[Any, Any]]:
-    """Yield the arguments of an operation with what its schema says of them."""
-    schema = getattr(node.target, "_schema", None)
-    for number, argument in enumerate(schema.arguments if schema is not None else ()):
-        given = node.args[number] if number < len(node.args) else node.kwargs.get(argument.name)
-        yield argument, given

@@ -11,7 +11,13 @@ from torch.overrides import TorchFunctionMode
 
 from functrain.core.in_place_writes import InPlaceWrites
 from functrain.core.state import Tensors
-from functrain.transforms.torch_internals import TorchDispatchMode, assign, memory_of, tree_leaves
+from functrain.transforms.torch_internals import (
+    TorchDispatchMode,
+    arguments,
+    assign,
+    memory_of,
+    tree_leaves,
+)
 
 T = TypeVar("T")
 
@@ -55,13 +61,10 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._schema.is_mutable:
-            given = {a.name: value for a, value in zip(func._schema.arguments, args, strict=False)}
-            given |= kwargs
-            for argument in func._schema.arguments:
-                if argument.is_write:
-                    leaves = tree_leaves(given.get(argument.name))
-                    self.touched |= {memory_of(leaf) for leaf in leaves if isinstance(leaf, Tensor)}
+        for argument, value in arguments(func, args, kwargs):
+            if argument.is_write:
+                leaves = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+                self.touched.update(map(memory_of, leaves))
         return func(*args, **kwargs)
 
 
