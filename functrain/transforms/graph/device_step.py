@@ -42,7 +42,7 @@ from functrain.transforms.graph.param_writes import capture_with_copies
 
 @attrs.define(eq=False)
 class Seen:
-    """What the steps before have shown; it changes nothing except the time a step takes.
+    """Memory of earlier steps, which changes nothing except the time a step takes.
 
     Attributes:
         forms: numbers of the forms of parameters.
