@@ -213,7 +213,7 @@ FOUND: list[tuple[Callable[[], ft.Program], str, str]] = [
 
 
 @pytest.mark.row(58)
-@pytest.mark.parametrize(("make", "condition", "place"), FOUND, ids=str)
+@pytest.mark.parametrize(("make", "condition", "place"), FOUND)
 def test_what_code_keeps_is_named(
     make: Callable[[], ft.Program], condition: str, place: str
 ) -> None:
