@@ -32,6 +32,7 @@ class CompiledOptions:
         backend: a backend of ``torch.compile``, or ``eager`` for the graph uncompiled.
         directory: the directory of graphs that are compiled ahead of time.
         fallback: if a step cannot be compiled, warn and run it eagerly.
+        update: by the optimizer's ``kernel``, or its rule compiled as a ``graph``.
     """
 
     mode: str | None = None
@@ -39,6 +40,7 @@ class CompiledOptions:
     backend: str = "inductor"
     directory: str | None = None
     fallback: bool = False
+    update: Literal["kernel", "graph"] = "kernel"
 
 
 @attrs.frozen(kw_only=True)

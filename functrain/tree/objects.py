@@ -36,4 +36,5 @@ def attributes(value: Any) -> dict[str, Any]:
         return {}
     state: Any = object.__getstate__(value)
     own, slots = state if isinstance(state, tuple) else (state, None)
-    return {**(own or {}), **(slots or {})}
+    # A threading.local has a dict for each thread, which is no part of this state.
+    return {**(own or getattr(value, "__dict__", {})), **(slots or {})}

@@ -36,7 +36,7 @@ PURITY = (
     defect(
         "a state that is held is donated",
         "training/session.py",
-        "if is_lent(self._train) else",
+        "if is_lent(self.train) else",
         "if False else",
         "run: held_states_keep_their_values",
     ),
@@ -53,8 +53,8 @@ STEP = (
     defect(
         "accumulated gradients are not clipped",
         "core/step.py",
-        "bounds = recipe.clip_norm, recipe.clip_value\n",
-        "bounds = None if recipe.accumulate > 1 else recipe.clip_norm, recipe.clip_value\n",
+        "clipped(found.grads, recipe.clip_norm,",
+        "clipped(found.grads, None if recipe.accumulate > 1 else recipe.clip_norm,",
         "accumulation: micro_batches_are_one_batch_of_plain_pytorch",
     ),
     defect(

@@ -127,7 +127,8 @@ class Sink:
     def on_batch_end(self, event: events.BatchEnd) -> None:
         """Add the row of a step."""
         self.rows.add(event, self.every.due(event.state.counters))
-        self.write_if_due()
+        if self.rows.complete:
+            self.write_if_due()
 
     def write_if_due(self) -> None:
         """Write the complete rows if they are many, old, or asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -24,6 +25,11 @@ CRITERION = nn.Linear(1, 3)
 class Graph:
     def __init__(self) -> None:
         self.nodes, self.edges = X, torch.zeros(2, 5, dtype=torch.int64)
+
+
+class Local(threading.local):
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
 
 
 def unready_model() -> None:
@@ -183,6 +189,10 @@ MISTAKES = {
                 torch.nn.utils.rnn.pack_sequence([X, X]),
             ),
             "PackedSequence … MicroBatches",
+        ),
+        (
+            lambda: step(program(lambda model, batch: squared(model, batch.x)), Local(X)),
+            "the Local in this batch … cannot be copied … register_pytree_node … dict of tensors",
         ),
         (sparse, "'weight' … torch.sparse_coo … sparse=False"),
     ],
