@@ -30,8 +30,9 @@ def is_container(value: Any) -> bool:
         >>> is_container(UserDict(x=1)), is_container("text")
         (True, False)
     """
-    own = attributes(value).values()
-    return is_structure(value) or any(_holds_data(child, {id(value)}) for child in own)
+    if is_structure(value):
+        return True
+    return any(_holds_data(child, {id(value)}) for child in attributes(value).values())
 
 
 def is_structure(value: Any) -> bool:

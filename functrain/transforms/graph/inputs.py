@@ -52,6 +52,9 @@ def _collect(node: Any, found: list[Tensor]) -> None:
                 _collect(child, found)
     elif isinstance(node, Tensor):
         found.append(node)
+    elif type(node) in (list, tuple):
+        for child in node:
+            _collect(child, found)
     elif containers.is_container(node):
         for _, child in containers.children(node):
             _collect(child, found)
