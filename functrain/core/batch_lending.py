@@ -3,8 +3,7 @@
 Models write into their input, or pop keys from it, and a step must not change its batch. A copy of
 each batch costs time and memory. So the loss gets copies in the first steps only, which show
 whether it writes to its batch or keeps parts of it. If not, it gets the caller's tensors from then
-on, in new containers. Should it begin to write later, a warning says so, and each batch is copied
-again.
+on, in new containers. If it begins to write later, the step is refused.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from functrain import tree
 from functrain.core.batch import Batch
-from functrain.errors import FunctrainWarning
-from functrain.errors.base import warn
+from functrain.errors import ImpurityError
 from functrain.tree import containers
 from functrain.tree.objects import is_array, is_registered
 
@@ -32,7 +30,7 @@ _WATCHED = 3
 # The last bits of a result may depend on where in memory an input begins, and copies begin at
 # multiples of this, in bytes.
 _ALIGNMENT = 64
-_VERSION, _REQUIRES_GRAD = map(operator.attrgetter, ("_version", "requires_grad"))
+_VERSION = operator.attrgetter("_version")
 
 
 @attrs.define(eq=False)
@@ -95,34 +93,34 @@ class LentBatch(NamedTuple):
     versions: list[int]
 
     def check_writes(self) -> None:
-        """Remember whether the loss wrote to the batch, and warn if it was the caller's.
+        """Remember whether the loss wrote to the batch, and refuse it if that was the caller's.
 
-        Warns:
-            FunctrainWarning: a tensor of the caller was written to.
+        Raises:
+            ImpurityError: a tensor of the caller was written to.
         """
         lending, given = self.lending, self.given
-        is_written = list(map(_VERSION, given)) != self.versions or any(map(_REQUIRES_GRAD, given))
+        is_written = list(map(_VERSION, given)) != self.versions
+        flagged = [one for one in given if one.requires_grad]
+        lending.is_copied |= is_written or bool(flagged)
         if given is not self.originals:
             # Torch counts no writes through .data and .numpy().
             pairs = zip(given, self.originals, strict=True)
-            is_written |= not all(one.is_meta or tree.equal(one, other) for one, other in pairs)
+            lending.is_copied |= not all(one.is_meta or tree.equal(one, old) for one, old in pairs)
             lending.copies += [weakref.ref(one.untyped_storage()) for one in given]
-        elif is_written:
-            _give_back(given)
-        lending.is_copied |= is_written
-
-
-def _give_back(written: list[Tensor]) -> None:
-    for tensor in written:
-        if tensor.is_leaf:
-            tensor.requires_grad_(False)
-    warn(
-        "a batch was written to during a step. The loss did not do so in the first "
-        f"{_WATCHED} steps, so the tensors were the caller's, and they have other values now; "
-        "from now on, steps compute on copies. Write to a copy in the loss, x = x.clone(), and to "
-        "no batch in another thread while a step computes on it",
-        FunctrainWarning,
-    )
+            return
+        for tensor in flagged:
+            if tensor.is_leaf:
+                tensor.requires_grad_(False)
+        if is_written:
+            raise ImpurityError(
+                "the loss",
+                [
+                    "the batch was written to during a step. The loss did not do so in the first "
+                    f"{_WATCHED} steps, so the tensors were the caller's, and have other values now"
+                ],
+                "Write to a copy in the loss, x = x.clone(), and to no batch in another thread "
+                "while a step computes on it.",
+            )
 
 
 def _is_lendable(tensor: Tensor, device: torch.device | None) -> bool:

@@ -11,9 +11,9 @@ Found in the first steps of a program, and copied or put back from then on (in `
 * attributes that a forward fills; with a warning if the next forward reads what one left there;
 * parameters outside of the model on which the loss depends: with a warning.
 
-Found at each step: writes to a batch, with a warning, since they changed the caller's; other
+Found at each step: writes to a batch, which are refused, since they changed the caller's; other
 buffers than before, new parameters, a loss without a gradient, gradients of another layout,
-``backward()`` within the loss, ``torch.seed()``, NumPy imported in a step.
+``backward()`` within the loss, ``torch.seed()``.
 
 Not found, where it begins after the first steps: writes to parameters in place (the old state sees
 them), writes to a batch through ``.data`` or NumPy (the caller's changes), parts of parameters or

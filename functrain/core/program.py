@@ -144,6 +144,7 @@ class Program(StateReader):
                 another program.
             NonFiniteError: loss or gradients are not finite and ``nonfinite="raise"``.
             LossError: the loss is no scalar or does not depend on a trainable parameter.
+            ImpurityError: the loss wrote to the batch, and did not do so in the first steps.
 
         Warns:
             AnomalyWarning: loss or gradients are not finite, the step does not raise, and
