@@ -7,24 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from functrain.core import constructor
-from functrain.core.program import Program
-
-Arguments = ParamSpec("Arguments")
-
-
-def _reading(construct: Callable[Arguments, Program]) -> Callable[Arguments, Program]:
-    @functools.wraps(construct)
-    def program(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Program:
-        return attrs.evolve(construct(*args, **kwargs), read=_read)
-
-    return program
 
 
 def _read(params: Any) -> Any:
@@ -36,4 +24,11 @@ def _read(params: Any) -> Any:
     return weights(Path(params))
 
 
-program = _reading(constructor.program)
+if not TYPE_CHECKING:
+
+    @functools.wraps(constructor.program)
+    def program(*args, **kwargs):
+        return attrs.evolve(constructor.program(*args, **kwargs), read=_read)
+
+else:  # the same signature
+    from functrain.core.constructor import program as program
