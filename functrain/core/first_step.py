@@ -36,6 +36,7 @@ from functrain.core import learning_rate
 from functrain.core.batch import Batch
 from functrain.core.batch_lending import copied
 from functrain.core.loss import evaluate
+from functrain.core.module_attributes import tables_of
 from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import autocast_kinds, scoped
@@ -165,8 +166,7 @@ def warn_of_memory(
     nothing is put back between them.
     """
     model, recipe = fixed.model, fixed.recipe
-    parts = [(vars(one), vars(one).copy()) for one in model.module.modules()]
-    lists = [(v, v.copy()) for _, own in parts for v in own.values() if type(v) in (list, dict)]
+    tables = tables_of(model.module)
     leaves = {path: params[path].detach().requires_grad_() for path in fixed.trainable}
 
     def forward() -> None:
@@ -180,13 +180,8 @@ def warn_of_memory(
     values: list[Tensor] = []
     with torch.enable_grad(), autocast(recipe.precision, device):
         forward()
-    for own, before in parts:
-        own.update(before)
-        for name in own.keys() - before.keys():
-            del own[name]
-    for one, content in lists:
-        one.clear()
-        one.update(content) if isinstance(one, dict) else one.extend(content)
+    for table in tables:
+        table.put_back()
     if not tree.equal(*values):
         model.attributes.warn_of_memory()
     model.attributes.settled |= model.attributes.left

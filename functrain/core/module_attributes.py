@@ -32,7 +32,7 @@ _ABSENT = object()
 _LRU_CACHE: type = type(functools.lru_cache(lambda: None))
 
 
-class _Table(NamedTuple):
+class Table(NamedTuple):
     """A dict or list of a module, such as its ``__dict__`` or ``_buffers``, and a copy of it."""
 
     path: str  # with which the names of its entries begin
@@ -47,7 +47,7 @@ class _Table(NamedTuple):
 
     def changed(self) -> Iterator[Any]:
         """Yield the keys of entries that are others now, or are gone."""
-        now = _entries(self.now)
+        now = entries(self.now)
         for key in {**now, **self.before}:
             if now.get(key, _ABSENT) is not self.before.get(key, _ABSENT):
                 yield key
@@ -77,6 +77,13 @@ class _Table(NamedTuple):
         if now is module._modules:
             return [name for name in self.new() if [*self.now[name].parameters()]]
         return self.new() if now is module._parameters else []
+
+    def put_back(self) -> None:
+        """Put all entries back."""
+        if isinstance(self.now, list):
+            self.now[:] = self.before.values()
+        else:
+            self.restore([*self.changed()])
 
     def restore(self, keys: Iterable[Any]) -> None:
         """Put entries of a dict back."""
@@ -190,8 +197,7 @@ class Attributes:
 
     def _look(self) -> None:
         """Copy the attributes, and note which dicts may grow and which places are empty."""
-        each = self.module.named_modules()
-        self.tables = [table for path, module in each for table in _tables(path, module)]
+        self.tables = tables_of(self.module)
         self.dicts = [one for one in self.tables if isinstance(one.now, dict)]
         # Forwards of torch's layers keep nothing; hooks may put attributes and buffers there.
         own = [one for one in self.dicts if not _is_of_torch(one.module)]
@@ -204,16 +210,20 @@ class Attributes:
         self.code = _count_code(self.module)
 
 
-def _tables(path: str, module: nn.Module) -> Iterator[_Table]:
-    own = vars(module)
-    yield _Table(path, module, own, own.copy())
-    for name, value in own.items():
-        if type(value) in (dict, list):
-            at = path if name in _OF_ALL else joined(path, name)
-            yield _Table(at, module, value, _entries(value))
+def tables_of(module: nn.Module) -> list[Table]:
+    """Return the attributes of a module and of all below it, and the dicts and lists among them."""
+    found = []
+    for path, one in module.named_modules():
+        own = vars(one)
+        found.append(Table(path, one, own, own.copy()))
+        for name, value in own.items():
+            if type(value) in (dict, list):
+                at = path if name in _OF_ALL else joined(path, name)
+                found.append(Table(at, one, value, entries(value)))
+    return found
 
 
-def _entries(table: Any) -> dict[Any, Any]:
+def entries(table: Any) -> dict[Any, Any]:
     """Return a copy of a dict, or the items of a list by index."""
     return table.copy() if isinstance(table, dict) else dict(enumerate(table))
 

@@ -16,7 +16,7 @@ from functrain.populations.step import EagerMembers, Inputs, take_steps
 from functrain.transforms.graph.capture import Captured, capture
 from functrain.transforms.graph.functions import write_over
 from functrain.transforms.graph.graph_step import Graph, GraphStep, RunsEagerlyError
-from functrain.transforms.graph.inputs import form, on_device
+from functrain.transforms.graph.inputs import flatten, form, on_device
 from functrain.tree.nodes import copy
 
 _WRITTEN = ("params", "buffers", "optimizer", "ema")  # a graph writes to these
@@ -66,7 +66,7 @@ class CompiledMembers(GraphStep):
         batches = on_device(inputs.batches, state["skipped"].device)
         scalars = {name: state[name] for name in ("skipped", "loss_scale")}
         given = {"state": large, "scalars": scalars, **inputs._replace(batches=batches)._asdict()}
-        key = (form(large), form(batches), ema_due, streams.members)
+        key = (form([large, batches])[0], ema_due, streams.members)
         capture = functools.partial(self._captured, given, ema_due, seed, streams)
         try:
             graph = self.graph(key, capture)
@@ -76,7 +76,7 @@ class CompiledMembers(GraphStep):
         noise = drawn(graph.draws, streams)
         if donation is not None and is_own:
             donation.take()
-        found = graph.call({**given, "noise": noise})
+        found = graph.call(flatten({**given, "noise": noise}))
         return {**large, **found["scalars"]}, {**found["outputs"], "in_place": True}
 
     def _captured(

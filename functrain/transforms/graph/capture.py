@@ -31,7 +31,7 @@ from functrain.transforms.graph.effects import (
     grown_unseen,
     written_constant,
 )
-from functrain.transforms.graph.inputs import alike, flatten, with_tensors
+from functrain.transforms.graph.inputs import alike, flatten, require_dense, with_tensors
 from functrain.transforms.graph.waiting import waiting_line
 from functrain.transforms.torch_internals import (
     FakeTensorMode,
@@ -62,13 +62,16 @@ class Captured(NamedTuple):
     draws: bool
 
 
-def capture(function: Callable[[Any], dict[str, Any]], inputs: Any, module: nn.Module) -> Captured:
+def capture(
+    function: Callable[[Any], dict[str, Any]], inputs: dict[str, Any], module: nn.Module
+) -> Captured:
     """Record the operations of a function of a tree of tensors as a graph.
 
     The function may write to the tensors, and returns a tree of them. Of the inputs their form
     counts. That nothing in the module is changed is checked; a ``CaptureError`` names the line of
     the user's code.
     """
+    require_dense(inputs)
     returned: dict[str, Any] = {}
     randomness = SameDraws()
 

@@ -36,7 +36,7 @@ from functrain.transforms.graph.functions import (
     update_by_rule,
 )
 from functrain.transforms.graph.graph_step import Graph, GraphStep, RunsEagerlyError
-from functrain.transforms.graph.inputs import as_tensors, form, form_of_state, on_device
+from functrain.transforms.graph.inputs import as_tensors, form, on_device
 from functrain.transforms.graph.param_writes import capture_with_copies
 
 
@@ -64,7 +64,7 @@ class Seen:
         same = map(operator.is_, map(operator.call, references), tensors)
         if len(references) == len(tensors) and list(params) == names and all(same):
             return number
-        found = self.forms.setdefault(form_of_state({"params": params}), len(self.forms))
+        found = self.forms.setdefault(form(params)[0], len(self.forms))
         self.params = list(map(weakref.ref, tensors)), list(params), found
         return found
 
@@ -127,17 +127,17 @@ class Compiled(GraphStep):
 
     def _kernels(self, state: step.DeviceState, batches: list[Batch]) -> tuple[step.Kernels, bool]:
         """Return the kernels of a step, and whether they draw random numbers."""
-        key, update_draws = self._key(state), self.seen.update_draws is not False
+        update_draws = self.seen.update_draws is not False
         if len(batches) > 1 and not self.seen.object_metrics:
-            part = functools.partial(self._gradients_of_part, key)
+            part = self._gradients_of_part
             kernels = step.EAGER._replace(gradients=functools.partial(step_gradients, part))
             draws = True
         else:
             given = {name: state[name] for name in ("params", "buffers", "loss_scale")}
             given["batches"] = batches
-            key = ("step", key, form(batches))
+            key, tensors = self._form("step", given)
             graph = self.graph(key, lambda: self._graph_of_step(given, state["skipped"].device))
-            gradients = functools.partial(_gradients_of_step, graph, given)
+            gradients = functools.partial(_gradients_of_step, graph, tensors)
             kernels = step.EAGER._replace(gradients=gradients, clip=_as_it_is)
             draws = graph.draws
         if self.compiles_update:
@@ -153,13 +153,13 @@ class Compiled(GraphStep):
             warn_of_memory(self.fixed, params, buffers, first, device)
         return graph
 
-    def _gradients_of_part(self, key: Any, inputs: GradientInputs) -> Gradients:
+    def _gradients_of_part(self, inputs: GradientInputs) -> Gradients:
         """Return the gradients of one of several micro-batches."""
         names = ("params", "buffers", "scale", "batch")
         given = {name: getattr(inputs, name) for name in names}
         function = functools.partial(gradients_of_part, inputs)
-        key = ("part", key, form(inputs.batch))
-        found = self.graph(key, lambda: self._capture(function, given))(given)
+        key, tensors = self._form("part", given)
+        found = self.graph(key, lambda: self._capture(function, given))(tensors)
         params = inputs.params
         params.update(found["written"])
         loss_output = LossOutput(found["loss"], found["weight"], found["metrics"])
@@ -172,16 +172,19 @@ class Compiled(GraphStep):
         rates = as_tensors(lr, next(iter(params.values())).device)
         given = {"grads": grads, "optimizer": state, "params": params, "lr": rates}
         function = functools.partial(update_by_rule, self.fixed)
+        key, tensors = form(given)
         try:
-            graph = self.graph(("update", form(given)), lambda: self._capture(function, given))
+            graph = self.graph(("update", key), lambda: self._capture(function, given))
         except RunsEagerlyError:
             return step.EAGER.update(optimizer, grads, state, params, lr)
-        graph(given)
+        graph(tensors)
         return params, state
 
-    def _key(self, state: step.DeviceState) -> Any:
-        rest = {name: state[name] for name in ("buffers", "loss_scale")}
-        return self.seen.number(state["params"]), form_of_state(rest)
+    def _form(self, name: str, given: dict[str, Any]) -> tuple[Any, list[Tensor]]:
+        """Return the key of a graph of these inputs, ``params`` first, and their tensors."""
+        params, *rest = given.values()
+        key, tensors = form(rest)
+        return (name, self.seen.number(params), key), [*params.values(), *tensors]
 
     def _capture(self, function: Any, given: dict[str, Any]) -> Graph:
         model = self.fixed.model
@@ -191,14 +194,14 @@ class Compiled(GraphStep):
 
 def _gradients_of_step(
     graph: Graph,
-    given: dict[str, Any],
+    tensors: list[Tensor],
     fixed: StaticParts,
     state: step.DeviceState,
     batches: list[Batch],
     seed: int | None,
 ) -> Gradients:
     """Return the gradients of a step by its graph."""
-    found = graph(given)
+    found = graph(tensors)
     params = {**state["params"], **found["written"]}
     loss_output = LossOutput(found["loss"], None, found["metrics"])
     return Gradients(found["grads"], params, found["buffers"], loss_output, found["norm"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from functrain.core.module_attributes import Table, joined, tables_of
 from functrain.errors import CaptureError
 from functrain.transforms.torch_internals import (
     TorchDispatchMode,
@@ -21,28 +21,22 @@ from functrain.transforms.torch_internals import (
     tree_map_only,
 )
 
-# Of a module's attributes, those that binding tensors to it changes.
-_BOUND = frozenset({"training", "_parameters", "_buffers", "_modules"})
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _ABSENT: Any = object()
-
-# An attribute, and the parts it had where it is a list or dict.
-Kept = tuple[Any, Any]
 
 
 @attrs.frozen(eq=False)
 class Effects:
     """The generators of Python and NumPy, and the attributes of a module, at one time."""
 
-    attributes: list[tuple[str, nn.Module, dict[str, Kept]]]
+    tables: list[Table]
     python: object
     numpy: Any
 
     @classmethod
     def of(cls, module: nn.Module) -> Effects:
         """As they are now."""
-        found = [(path, one, _kept(vars(one))) for path, one in module.named_modules()]
-        return cls(found, random.getstate(), _numpy_state())
+        return cls(tables_of(module), random.getstate(), _numpy_state())
 
     def undone(self, constants: set[int]) -> str | None:
         """Put the attributes back, and report side effects that a later step would depend on.
@@ -53,24 +47,30 @@ class Effects:
         leaves in an attribute, for the loss to find, is no harm, unless it was made of the one
         before.
         """
-        changed = list(self._changed(constants))
+        changed = []
+        for table in self.tables:
+            for key in [*table.changed()]:
+                if _counts(table, key, constants):
+                    name = joined(table.path, key) if table.is_own else table.path
+                    changed.append(f"the attribute {name!r} of the module was changed")
+            table.put_back()
         if random.getstate() != self.python:
             changed.append("random numbers of Python's `random` were drawn")
         if self.numpy is not None and str(_numpy_state()) != str(self.numpy):
             changed.append("random numbers of `numpy.random` were drawn")
         return "; ".join(changed) or None
 
-    def _changed(self, constants: set[int]) -> Iterator[str]:
-        for path, module, before in self.attributes:
-            own = vars(module)
-            for name in [*before, *(key for key in own if key not in before)]:
-                kept = before.get(name, (_ABSENT, None))
-                if name not in _BOUND and not _same(own.get(name, _ABSENT), kept):
-                    old = getattr(type(module), name, _ABSENT) if kept[0] is _ABSENT else kept[0]
-                    if _counts(old, kept[1], own.get(name, _ABSENT), constants):
-                        where = f"{path}.{name}" if path else name
-                        yield f"the attribute {where!r} of the module was changed"
-                    _put_back(own, name, kept)
+
+def _counts(table: Table, key: Any, constants: set[int]) -> bool:
+    """Return whether a later step would depend on a change."""
+    if not table.is_own:  # a cache may be filled with what is computed
+        return isinstance(table.now, list) or key in table.before
+    old = table.before.get(key, getattr(type(table.module), key, _ABSENT))
+    now = table.now.get(key, _ABSENT)
+    if isinstance(old, Tensor):
+        return id(old) in constants
+    are_plain = isinstance(old, _PLAIN) and isinstance(now, _PLAIN)
+    return are_plain and (type(old), old) != (type(now), now)
 
 
 def written_constant(graph: GraphModule) -> str | None:
@@ -104,52 +104,6 @@ def grown_unseen(graph: GraphModule) -> str | None:
                 "program and go on from its state"
             )
     return None
-
-
-def _kept(own: dict[str, Any]) -> dict[str, Kept]:
-    parts = {name: value for name, value in own.items() if name not in _BOUND}
-    return {name: (value, _copied(value)) for name, value in parts.items()}
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if type(value) in (list, dict) else None
-
-
-def _same(now: Any, kept: Kept) -> bool:
-    value, parts = kept
-    if now is value:
-        return parts is None or _same_parts(now, parts)
-    return type(now) is type(value) and isinstance(now, _PLAIN) and bool(now == value)
-
-
-def _same_parts(now: Any, parts: Any) -> bool:
-    if isinstance(parts, dict):
-        return now.keys() == parts.keys() and all(now[key] is parts[key] for key in parts)
-    return len(now) == len(parts) and all(
-        one is other for one, other in zip(now, parts, strict=True)
-    )
-
-
-def _counts(old: Any, parts: Any, now: Any, constants: set[int]) -> bool:
-    """Return whether a later step would depend on a change."""
-    if isinstance(old, Tensor):
-        return id(old) in constants
-    if now is old and isinstance(parts, dict):  # a cache may be filled with what is computed
-        return any(key not in now or now[key] is not parts[key] for key in parts)
-    return now is old or (isinstance(old, _PLAIN) and isinstance(now, _PLAIN))
-
-
-def _put_back(own: dict[str, Any], name: str, kept: Kept) -> None:
-    value, parts = kept
-    if value is _ABSENT:
-        del own[name]
-        return
-    own[name] = value
-    if isinstance(parts, dict):
-        value.clear()
-        value.update(parts)
-    elif parts is not None:
-        value[:] = parts
 
 
 def _numpy_state() -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
+from torch import Tensor
 
 from functrain.core.recipe import StaticParts
 from functrain.errors import CaptureError, CompilationError, FallbackWarning, RecompileWarning
@@ -33,8 +34,9 @@ class Graph:
         self._build = builder(captured.returned)
         self.draws = captured.draws
 
-    def __call__(self, inputs: Any) -> dict[str, Any]:
-        found: dict[str, Any] = self._build(iter(self._call(*flatten(inputs))))
+    def __call__(self, tensors: list[Tensor]) -> dict[str, Any]:
+        """Return what the function returns for a tree of other tensors."""
+        found: dict[str, Any] = self._build(iter(self._call(*tensors)))
         return found
 
 

@@ -21,14 +21,23 @@ from functrain.errors import CaptureError
 from functrain.transforms.torch_internals import is_traceable_wrapper_subclass
 from functrain.tree import containers, objects
 
-# Everything a graph has built in of a tree: kinds and keys of containers, plain values, and of
-# tensors dtype, shape, strides and device.
+# Everything a graph has built in of a tree: kinds and keys of containers, plain values, and what
+# _BUILT_IN says of tensors.
 Form = tuple[Any, ...]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 # Not looked into, and the same only if they are equal or one and the same.
 _NAMED = (type, FunctionType, torch.dtype, torch.device, enum.Enum)
 _TENSORS = {Tensor}
+_DEVICE = operator.attrgetter("device")
+_BUILT_IN: tuple[Callable[[Tensor], object], ...] = (
+    type,
+    operator.attrgetter("layout"),
+    operator.attrgetter("dtype"),
+    _DEVICE,
+    operator.attrgetter("shape"),
+    Tensor.stride,
+)
 _DICTS = (dict, tree.FrozenDict)
 
 
@@ -85,20 +94,36 @@ def builder(node: Any) -> Callable[[Iterator[Tensor]], Any]:
     return lambda given: node
 
 
-def form(node: Any) -> Form:
-    """Return everything that a graph has built in of a tree: trees of equal form share a graph."""
-    if isinstance(node, Tensor):
-        if (unlike := unlike_dense(node)) is not None:
-            raise CaptureError(
-                f"there is a {unlike} tensor in the batch, where a compiled step takes dense ones",
-                None,
-            )
-        return (node.dtype, node.shape, node.stride(), node.device)
+def form(node: Any) -> tuple[Form, list[Tensor]]:
+    """Return everything that a graph has built in of a tree, and the tensors in it.
+
+    Trees of equal form share a graph.
+
+    Raises:
+        CaptureError: there is an object in the tree that is no container.
+    """
+    found: list[Tensor] = []
+    structure = _structure(node, found)
+    return (structure, form_of_tensors(found)), found
+
+
+def _structure(node: Any, found: list[Tensor]) -> Any:
     kind = tree.kind(node)
+    if kind is Tensor:
+        found.append(node)
+        return kind
+    if kind is dict:
+        if set(map(type, node.values())) == _TENSORS:
+            found.extend(node.values())
+            return (Tensor, *node)
+        return (kind, *[(key, _structure(child, found)) for key, child in node.items()])
     if kind is tuple or kind is list:
-        return (kind, *[form(child) for child in node])
+        return (kind, *[_structure(child, found) for child in node])
     if isinstance(node, _PLAIN):
         return (kind, repr(node))  # under which NaN is itself, and -0.0 is not 0.0
+    if isinstance(node, Tensor):
+        found.append(node)
+        return kind
     if isinstance(node, _NAMED):
         return (kind, node)
     if not containers.is_container(node):
@@ -106,7 +131,16 @@ def form(node: Any) -> Form:
     constants = containers.constants(node)
     context = () if constants is None else (_constant(constants),)
     children = containers.children(node)
-    return (kind, *context, *[(key, form(child)) for key, child in children])
+    return (kind, *context, *[(key, _structure(child, found)) for key, child in children])
+
+
+def form_of_tensors(tensors: list[Tensor]) -> Form:
+    """Return what a graph has built in of each tensor."""
+    try:
+        return tuple(tuple(map(one, tensors)) for one in _BUILT_IN)
+    except RuntimeError:  # nested tensors have no shape
+        require_dense({"batch": tensors})
+        raise
 
 
 def _refused(kind: type) -> CaptureError:
@@ -126,17 +160,17 @@ def _constant(value: Any) -> Any:
     return value if isinstance(value, _NAMED) else (type(value), repr(value))
 
 
-def form_of_state(state: dict[str, Any]) -> Form:
-    """Return the form of a part of a state, and name a tensor that no graph takes by its path."""
-    try:
-        return form(state)
-    except CaptureError:
-        for path, leaf in tree.items(state):
-            if isinstance(leaf, Tensor) and (kind := unlike_dense(leaf)) is not None:
-                where = f"state.{tree.path_string(path)}"
-                reason = f"{where} is a {kind} tensor; a graph takes dense ones"
-                raise CaptureError(reason, None) from None
-        raise
+def require_dense(inputs: dict[str, Any]) -> None:
+    """Refuse tensors that no graph takes, in parts of a state and in batches."""
+    for name, part in inputs.items():
+        for leaf in flatten(part):
+            if (kind := unlike_dense(leaf)) is None:
+                continue
+            reason = f"there is a {kind} tensor in the batch"
+            if not name.startswith("batch"):
+                path = next(path for path, one in tree.items({name: part}) if one is leaf)
+                reason = f"state.{tree.path_string(path)} is a {kind} tensor"
+            raise CaptureError(f"{reason}; a graph takes dense ones", None)
 
 
 def unlike_dense(tensor: Tensor) -> str | None:
@@ -156,14 +190,14 @@ def unlike_dense(tensor: Tensor) -> str | None:
 def on_device(batches: Any, device: torch.device) -> Any:
     """Return batches as a graph may be given them: on a device, without lazy conjugation."""
     leaves = flatten(batches)
-    own = [_on_device(leaf, device) for leaf in leaves]
-    same = all(map(operator.is_, own, leaves))
-    return batches if same else with_tensors(batches, iter(own))
+    lazy = any(map(Tensor.is_conj, leaves)) or any(map(Tensor.is_neg, leaves))
+    if not lazy and {device}.issuperset(map(_DEVICE, leaves)):
+        return batches
+    return with_tensors(batches, (_on_device(leaf, device) for leaf in leaves))
 
 
 def _on_device(leaf: Tensor, device: torch.device) -> Tensor:
-    if leaf.is_conj() or leaf.is_neg():
-        leaf = leaf.resolve_conj().resolve_neg()
+    leaf = leaf.resolve_conj().resolve_neg()
     return leaf if leaf.device == device else copied(leaf, device)
 
 

@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from xxhash import xxh3_128
 
 from functrain.transforms import torch_internals
-from functrain.transforms.graph.inputs import form
+from functrain.transforms.graph.inputs import form, form_of_tensors
 from functrain.transforms.torch_internals import (
     compile_package,
     inductor_settings,
@@ -92,12 +92,11 @@ def digest(graph: GraphModule, inputs: list[Tensor], options: Mapping[str, Any])
     code = {name: one.code for name, one in inside.items()}
     nodes = [node for one in inside.values() for node in one.graph.nodes]
     settings = sorted((name, _identity(value)) for name, value in options.items())
-    forms = [form(tensor) for tensor in inputs]
-    rest = (_own_operations(nodes), _surroundings(inputs), settings, forms)
+    rest = (_own_operations(nodes), _surroundings(inputs), settings, form_of_tensors(inputs))
     found = xxh3_128(f"{code}{rest}".encode())
     for name, constant in sorted([*graph.named_parameters(), *graph.named_buffers()]):
         value = constant.detach().cpu().contiguous()
-        found.update(f"{name}{form(value)}".encode())
+        found.update(f"{name}{form_of_tensors([value])}".encode())
         found.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
@@ -109,7 +108,8 @@ def _own_operations(nodes: list[torch.fx.Node]) -> list[object]:
     """
     own: list[Any] = [n for n in nodes if getattr(n.target, "namespace", "aten") not in _OF_TORCH]
     # Without a form it is never the same again.
-    return [(signature(node.target), form(node.meta.get("val", os.urandom(16)))) for node in own]
+    values = [node.meta.get("val", os.urandom(16)) for node in own]
+    return [(signature(one.target), form(value)[0]) for one, value in zip(own, values, strict=True)]
 
 
 def _surroundings(inputs: list[Tensor]) -> tuple[object, ...]:
