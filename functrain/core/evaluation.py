@@ -20,8 +20,8 @@ from functrain.core.loss import LossOutput, evaluate
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import refuse_system_seed, scoped, without_autocast
 from functrain.core.state import Tensors, TrainState, fields_of, lend
-from functrain.core.torch_internals import is_below_func
 from functrain.errors import ConfigurationError, ImpurityError, UnsupportedError
+from functrain.tree.torch_internals import is_below_func
 
 
 def loss_output(fixed: StaticParts, state: TrainState, batch: Batch, weights: str) -> LossOutput:

@@ -41,15 +41,15 @@ from functrain.core.precision import autocast, is_lending
 from functrain.core.recipe import StaticParts
 from functrain.core.rng import autocast_kinds, scoped
 from functrain.core.state import Tensors, TrainState, fields_of, is_made_for
-from functrain.core.torch_internals import (
+from functrain.errors import FunctrainWarning, UnsupportedError
+from functrain.errors.base import warn
+from functrain.tree.containers import tensors
+from functrain.tree.torch_internals import (
     is_below_compile,
     is_below_func,
     is_below_vmap,
     is_differentiated,
 )
-from functrain.errors import FunctrainWarning, UnsupportedError
-from functrain.errors.base import warn
-from functrain.tree.containers import tensors
 
 
 def check(program: Any, state: Any, batch: Batch, is_eager: bool) -> None:

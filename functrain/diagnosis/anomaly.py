@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from functrain.core.gradients import Gradients
 from functrain.tree import containers
+from functrain.tree.torch_internals import memory_of
 
 NOWHERE = (
     "the first NaN or infinity is from no operation of the model or the loss: repeated without "
@@ -181,7 +182,7 @@ def _number(event: Event) -> int:
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if _has_values(tensor) else 0
+    return memory_of(tensor) if _has_values(tensor) else 0
 
 
 def _has_values(tensor: Tensor) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 import warnings
 from collections.abc import Iterable
 
@@ -74,7 +74,7 @@ def warn(message: str, category: type[FunctrainWarning]) -> None:
         [('ReplayWarning', 'two batches are drawn and dropped')]
     """
     # From Python 3.12 on warnings.warn can do this: skip_file_prefixes.
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)

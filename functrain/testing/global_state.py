@@ -130,7 +130,7 @@ def _of_torch() -> list[Setting]:
     precision = "torch's float32 matmul precision"
     return [
         Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
-        Setting("torch's grad mode", torch.is_grad_enabled, torch._C._set_grad_enabled),
+        Setting("torch's grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
         Setting("torch's number of threads", torch.get_num_threads, torch.set_num_threads),
         Setting(
             algorithms,

@@ -42,7 +42,6 @@ __all__ = [
     "is_transforming",
     "load_package",
     "make_fx",
-    "memory_of",
     "mode_options",
     "signature",
     "tree_leaves",
@@ -83,12 +82,6 @@ def assign(tensor: Tensor, values: Tensor) -> None:
     tensor.data = values
     if (mode := get_proxy_mode()) is not None:
         set_proxy_slot(tensor, mode.tracer, get_proxy_slot(values, mode.tracer))
-
-
-def memory_of(tensor: Tensor) -> int:
-    """Return a number of the memory that a tensor is in; one without data has no address."""
-    place: int = tensor.untyped_storage()._cdata
-    return place
 
 
 def arguments(operation: Any, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:

@@ -7,7 +7,6 @@ DTensor are ignored: all ranks hash its whole value together, one leaf at a time
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Iterator
 
@@ -20,7 +19,6 @@ from functrain.tree.compare import to_bytes
 from functrain.tree.elements import parts_of
 from functrain.tree.frozen_dict import kind
 from functrain.tree.nodes import Key, Leaf, Path, Tree, children, is_node
-from functrain.tree.placed import whole
 
 
 @attrs.frozen
@@ -88,13 +86,8 @@ def _of_tensor(tensor: Tensor) -> bytes:
         state.update(merkle(parts).digest)
         return state.digest()
     state = xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
-    tensor = whole(tensor)
-    plain = tensor.is_cpu and tensor.is_contiguous() and not tensor.is_neg()
-    dense = tensor if plain and not tensor.is_conj() else to_bytes(tensor).cpu()
-    size = dense.numel() * dense.element_size()
-    if size:
-        # Read the memory directly: NumPy lacks some dtypes.
-        state.update((ctypes.c_char * size).from_address(dense.data_ptr()))
+    if tensor.numel():
+        state.update(to_bytes(tensor).cpu().numpy().data)
     return state.digest()
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from functrain.tree.nodes import Leaf, Tree, children, is_node, items
 from functrain.tree.placed import is_placed, placement
+from functrain.tree.torch_internals import is_wrapped
 
 _MOST_ROWS = 12
 # vmap's and grad's wrappers have no single value.
-_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _SHORT = {
     torch.bool: "bool",
     torch.bfloat16: "bf16",
@@ -58,7 +58,7 @@ def summary(leaf: Leaf) -> str:
     if leaf.device.type != "cpu":
         return text
     # Only on the CPU, because printing a state must not wait for a device.
-    return f"{text} = {leaf.item()!r}" if leaf.ndim == 0 and not _wrapped(leaf) else text
+    return f"{text} = {leaf.item()!r}" if leaf.ndim == 0 and not is_wrapped(leaf) else text
 
 
 def totals(tree: Tree) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from functrain.tree.elements import as_integers, is_opaque
+from functrain.tree.torch_internals import is_wrapped
 from functrain.view.blocks import Markup, element
 
 _SAMPLED = 4096
@@ -115,7 +116,7 @@ def _readable(tensor: Tensor) -> bool:
         and not tensor.is_meta
         and not tensor.is_quantized
         and not is_opaque(tensor.dtype)
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not is_wrapped(tensor)
         and tensor.ndim > 0
         and tensor.numel() > 0
     )

@@ -11,9 +11,9 @@ from functrain.checkpoint.format.dtypes import DTYPES
 from functrain.errors import UnsupportedError
 from functrain.tree import Path, path_string
 from functrain.tree.overlapping import counting, overlapping
+from functrain.tree.torch_internals import is_wrapped
 
 Named = list[tuple[Path, Tensor]]
-_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def aliases(tensors: Named) -> list[int | None]:
@@ -80,7 +80,7 @@ def check(path: Path, tensor: Tensor) -> None:
     reason = None
     if cls is not Tensor and cls is not torch.nn.Parameter:
         reason = f"a {cls.__name__}, a subclass of Tensor"
-    elif _wrapped(tensor):
+    elif is_wrapped(tensor):
         reason = "a tensor inside of vmap or grad"
     elif tensor.dtype not in DTYPES or tensor.is_nested:
         reason = f"a quantized or nested tensor ({tensor.dtype})"

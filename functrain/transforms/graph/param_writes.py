@@ -15,9 +15,9 @@ from functrain.transforms.torch_internals import (
     TorchDispatchMode,
     arguments,
     assign,
-    memory_of,
     tree_leaves,
 )
+from functrain.tree.torch_internals import memory_of
 
 T = TypeVar("T")
 
