@@ -17,7 +17,6 @@ import attrs
 from functrain.checkpoint.rank_errors import agreed, connected, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
-from functrain.checkpoint.storage.worker_thread import WorkerThread
 from functrain.distributed import World
 from functrain.errors import (
     CheckpointTimeoutError,
@@ -43,18 +42,42 @@ class Store(Protocol):
 
 @attrs.define(eq=False)
 class _PendingSave:
-    """At most one save, running or finished, whose outcome was not collected yet."""
+    """At most one save, running or finished, whose outcome was not collected yet.
+
+    Attributes:
+        ended: is set at the end of the thread's work; ``None`` if no thread runs. (Joining the
+            thread would not do: an interrupted join takes it for ended.)
+    """
 
     step: int | None
-    thread: WorkerThread | None = None
+    ended: threading.Event | None = None
     owner: int = attrs.field(factory=os.getpid)
     path: Path | str | None = None
     error: BaseException | None = None
 
+    def start(self, work: Callable[[], None]) -> None:
+        """Do the work in a thread, or here if the system has no more threads."""
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                ended.set()
+
+        thread = threading.Thread(target=run, name="functrain save", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            work()
+        finally:
+            if thread.ident is not None:  # it runs, even if a signal has interrupted the start
+                self.ended = ended
+
     def finished(self, timeout: float | None) -> bool:
         """Wait for the save; return whether it has finished."""
         # A forked child has no such thread, so nothing could finish the save there.
-        return self.thread is None or self.owner != os.getpid() or self.thread.wait(timeout)
+        return self.ended is None or self.owner != os.getpid() or self.ended.wait(timeout)
 
 
 class Saver:
@@ -167,11 +190,9 @@ class Saver:
             work()
             self._raise()
             return
-        pending.thread = WorkerThread(work)
         if world is not None:
             atexit.register(pending.finished, self._deadline)  # before the process leaves its group
-        if not pending.thread.start():
-            work()
+        pending.start(work)
         self._at_exit = weakref.finalize(self, _finish_at_exit, pending, self._deadline)
 
     def _ranks(self, tree: Tree) -> World | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import secrets
@@ -18,10 +17,10 @@ from torch import Tensor
 from functrain.checkpoint.format.dtypes import BY_NAME, safetensors_entry
 from functrain.checkpoint.format.layout import safetensors_header
 from functrain.checkpoint.format.manifest import MANIFEST, Manifest
+from functrain.checkpoint.format.tensor_bytes import memory
 from functrain.checkpoint.loading import verify
 from functrain.checkpoint.outline import read_tensor
 from functrain.checkpoint.selection import Weight, What, select_weights
-from functrain.checkpoint.storage.block_writer import BlockWriter
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import (
     created,
@@ -29,6 +28,7 @@ from functrain.checkpoint.storage.files import (
     sync_directory,
     system_errors,
 )
+from functrain.checkpoint.storage.writing import create_in_blocks
 from functrain.errors import (
     CheckpointExistsError,
     CheckpointWriteError,
@@ -192,13 +192,10 @@ def _write_safetensors(draft: Path, source: _Source) -> None:
     leaves = ((name, source.weights[name].leaf) for name in names)
     entries = [(name, BY_NAME[leaf.dtype], leaf.shape) for name, leaf in leaves]
     header, offsets = safetensors_header(entries, {})
-    with BlockWriter() as writer:
-        writer.begin(draft, offsets[-1])
-        text = ctypes.create_string_buffer(header, len(header))
-        writer.write(ctypes.addressof(text), len(header))
+    with create_in_blocks(draft, offsets[-1]) as append:
+        append(memoryview(header))
         for name in names:
-            held = source.read(name)  # hold a reference: the address does not keep it alive
-            writer.write(held.data_ptr(), held.nbytes)
+            append(memory(source.read(name)))
 
 
 def _write_state_dict(draft: Path, source: _Source) -> None:

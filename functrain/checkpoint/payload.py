@@ -116,7 +116,7 @@ class Payload:
         found: writing.Hashes = {}
         with self.failure.caught():
             if self.failure.error is None:
-                found = {index: writing.hashes(tensors[index]) for index in copies}
+                found = {index: writing.hash_chunks(tensors[index]) for index in copies}
         expected = self.world.broadcast(found)
         with self.failure.caught():
             for index in copies if found and expected else ():

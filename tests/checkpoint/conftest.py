@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crashes.place import scratch
-
-from functrain.checkpoint.storage import block_writer
-from functrain.checkpoint.storage.worker_thread import WorkerThread
 
 # These write and sync thousands of files.
 IN_MEMORY = [
@@ -29,17 +25,3 @@ def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
         return
     with scratch() as directory:
         yield directory
-
-
-@pytest.fixture
-def workers(monkeypatch: pytest.MonkeyPatch) -> list[WorkerThread]:
-    """The threads that write blocks, as they are made."""
-    made: list[WorkerThread] = []
-
-    class Noted(WorkerThread):
-        def __init__(self, work: Any) -> None:
-            super().__init__(work)
-            made.append(self)
-
-    monkeypatch.setattr(block_writer, "WorkerThread", Noted)
-    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from functrain.checkpoint import load, save
 from functrain.errors import CheckpointWriteError
 
 NEW = {"params": {"w": torch.ones(4)}, "step": 2}
-# Longer than two blocks, so that it is written in pieces by a thread of its own.
+# Longer than two blocks.
 LARGE = {"params": {"w": torch.arange(2_400_000.0)}, "step": 3}
 
 
@@ -54,38 +53,7 @@ def test_writing_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["at the flag", "at the first write", "at a later write"])
-def test_direct_writing_may_be_refused(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Flag and first write: what tmpfs and network file systems do; later: what btrfs may."""
-    direct = os.O_DIRECT
-    flags = lambda descriptor: fcntl.fcntl(descriptor, fcntl.F_GETFL)  # noqa: E731
-    if place == "at the flag":
-        times = failing_always(
-            monkeypatch,
-            fcntl,
-            "fcntl",
-            errno.EINVAL,
-            lambda _, command, value=0: command == fcntl.F_SETFL and value & direct,
-        )
-    else:
-        least = 0 if place == "at the first write" else 1 << 22
-        times = failing_always(
-            monkeypatch,
-            os,
-            "pwrite",
-            errno.EINVAL,
-            lambda descriptor, _, offset: flags(descriptor) & direct and offset >= least,
-        )
-    save(tmp_path / "c", LARGE)
-    assert tree.equal(load(tmp_path / "c"), LARGE)
-    assert times[0] == 1
-
-
-def test_an_invalid_write_through_the_cache_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failing_always(monkeypatch, os, "pwrite", errno.EINVAL)
     with pytest.raises(CheckpointWriteError):
         save(tmp_path / "c", LARGE)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,19 +24,15 @@ def on_host(tensor: Tensor) -> Tensor:
 
 
 def memory(tensor: Tensor) -> memoryview:
-    """Return a writable view of the memory of a contiguous CPU tensor.
-
-    The view does not keep the tensor alive: hold the tensor as long as the view.
+    """Return a writable view of the memory of a contiguous CPU tensor, which it keeps alive.
 
     Example:
-        >>> ones = torch.ones(2, dtype=torch.int16)
-        >>> memory(ones).hex()
+        >>> memory(torch.ones(2, dtype=torch.int16)).hex()
         '01000100'
     """
-    size = tensor.numel() * tensor.element_size()
-    if size == 0:
-        return memoryview(bytearray())
-    return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
+    data = tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+    # Not by Tensor.numpy(), after which the tensor could never be resized.
+    return memoryview(np.from_dlpack(data))
 
 
 def byte_range(tensor: Tensor, first: int, last: int) -> Tensor:

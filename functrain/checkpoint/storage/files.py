@@ -83,11 +83,14 @@ def opened(path: Path) -> Iterator[int]:
         close(descriptor)
 
 
-def write_all(descriptor: int, data: memoryview | bytes) -> None:
-    """Write all bytes; one system call may write only part of them."""
+def write_all(descriptor: int, data: memoryview | bytes, offset: int | None = None) -> None:
+    """Write all bytes, at an offset or at the end; one system call may write only part of them."""
     left = memoryview(data)
     while left:
-        written = os.write(descriptor, left)
+        if offset is None:
+            written = os.write(descriptor, left)
+        else:
+            written = os.pwrite(descriptor, left, offset + len(data) - len(left))
         if written == 0:
             raise OSError(errno.EIO, "the system wrote nothing without reporting an error")
         left = left[written:]
@@ -101,22 +104,6 @@ def read_into(descriptor: int, target: memoryview, offset: int) -> int:
         if count == 0:
             break
         done += count
-    return done
-
-
-def read_consecutive(descriptor: int, targets: list[memoryview], offset: int) -> int:
-    """Fill at most 1,000 targets from consecutive bytes of a file; return the bytes read."""
-    done = os.preadv(descriptor, targets, offset)
-    position = 0
-    for target in targets:  # one call may read only part
-        missing = position + len(target) - done
-        position += len(target)
-        if missing > 0:
-            start = max(len(target) - missing, 0)
-            count = read_into(descriptor, target[start:], offset + done)
-            done += count
-            if count < len(target) - start:
-                break
     return done
 
 

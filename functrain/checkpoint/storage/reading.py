@@ -1,6 +1,6 @@
 """Read tensors from files, directly into their memory, verifying every byte.
 
-Several threads read large leaves in chunks; one system call reads many small leaves at once.
+Several threads read the chunks of large leaves.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import attrs
 import torch
@@ -21,22 +22,27 @@ from xxhash import xxh3_128, xxh3_128_hexdigest
 from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.records import CHUNK, File, Leaf
 from functrain.checkpoint.format.tensor_bytes import empty, memory, with_stride
-from functrain.checkpoint.storage.block_writer import PIECE
-from functrain.checkpoint.storage.files import opened, read_consecutive, read_into
-from functrain.checkpoint.storage.writing import slices
+from functrain.checkpoint.storage.files import opened, read_into
+from functrain.checkpoint.storage.writing import BLOCK, slices
 from functrain.errors import CheckpointCorruptError
 
 _MOST_THREADS = 8
-_MOST_AT_ONCE = 1000  # the system limit is 1,024 targets per call
 
 
 @attrs.frozen(eq=False)
-class _Piece:
-    """A part of a leaf and the memory to read it into."""
+class Part:
+    """Consecutive bytes of a leaf, and the memory to read them into."""
 
     leaf: Leaf
-    offset: int
+    first: int
     target: memoryview
+
+
+class _Chunk(NamedTuple):
+    """A range of a file with its hash."""
+
+    start: int
+    end: int
     expected: str
 
 
@@ -53,46 +59,56 @@ def read(
 
     Aliases are the same object; a tensor without an entry in ``devices`` stays on the CPU.
     """
-    indices = range(len(leaves)) if wanted is None else list(wanted)
-    owners = [_owner(leaves, index) for index in indices]
-    tensors = {index: empty(leaves[index].shape, BY_NAME[leaves[index].dtype]) for index in owners}
-    used = {leaves[index].file for index in owners}
-    needed = [file for file in files if wanted is None or file.name in used]
-    _fill(path, needed, leaves, tensors, verify)
+    indices = range(len(leaves)) if wanted is None else wanted
+    owners = {index: _owner(leaves, index) for index in indices}
+    tensors = {
+        owner: empty(leaves[owner].shape, BY_NAME[leaves[owner].dtype]) for owner in owners.values()
+    }
+    parts = [Part(leaves[owner], 0, memory(tensor)) for owner, tensor in tensors.items()]
+    read_parts(path, files, parts, verify=verify)
     for index, tensor in tensors.items():
         tensors[index] = _on_device(tensor, leaves[index], devices.get(index))
-    return {index: tensors[owner] for index, owner in zip(indices, owners, strict=True)}
-
-
-@attrs.frozen(eq=False)
-class Part:
-    """Consecutive bytes of a leaf, and the memory to read them into."""
-
-    leaf: Leaf
-    first: int
-    target: memoryview
+    return {index: tensors[owner] for index, owner in owners.items()}
 
 
 def read_parts(
-    path: Path, files: Iterable[File], parts: Sequence[Part], *, verify: bool = True
+    path: Path, files: Iterable[File], parts: Iterable[Part], *, verify: bool = True
 ) -> None:
     """Read bytes of leaves; to verify them, read the whole chunks that hold them."""
-    used = {part.leaf.file for part in parts}
-    with _opened_files(path, [file for file in files if file.name in used]) as descriptors:
-        for part in parts:
-            _read_part(descriptors[part.leaf.file], path / part.leaf.file, part, verify)
+    in_order = sorted(parts, key=lambda part: (part.leaf.file, part.leaf.offset))
+    used = {part.leaf.file for part in in_order}
+    with contextlib.ExitStack() as stack:
+        descriptors = {
+            file.name: stack.enter_context(opened_payload(path / file.name, file))
+            for file in files
+            if file.name in used
+        }
+        pool = stack.enter_context(ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)))
+        waiting = []
+        for part in in_order:
+            file = part.leaf.file
+            for chunk in _chunks(part.leaf):
+                job = descriptors[file], path / file, part, chunk, verify
+                if len(part.target) < BLOCK:
+                    _read_chunk(*job)
+                else:
+                    waiting.append(pool.submit(_read_chunk, *job))
+        for future in waiting:
+            future.result()
 
 
 def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     """Read all bytes of a checkpoint and compare them with their saved hashes."""
-    scratch = memoryview(bytearray(PIECE))
+    scratch = memoryview(bytearray(BLOCK))
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
         with opened_payload(path / file.name, file) as descriptor:
-            for each, (start, end), expected in (part for leaf in own for part in _chunks(leaf)):
-                parts = (scratch[: min(PIECE, end - at)] for at in range(start, end, PIECE))
-                if _read_and_hash(descriptor, start, parts) != expected:
-                    raise _damage(path / file.name, each, start, end)
+            for leaf in own:
+                for chunk in _chunks(leaf):
+                    starts = range(chunk.start, chunk.end, BLOCK)
+                    parts = (scratch[: chunk.end - start] for start in starts)
+                    if _read_and_hash(descriptor, chunk.start, parts) != chunk.expected:
+                        raise _damage(path / file.name, leaf, chunk)
 
 
 @contextlib.contextmanager
@@ -119,73 +135,34 @@ def opened_payload(path: Path, file: File) -> Iterator[int]:
         raise CheckpointCorruptError(f"{path} {reason}") from error
 
 
-@contextlib.contextmanager
-def _opened_files(path: Path, files: Iterable[File]) -> Iterator[dict[str, int]]:
-    with contextlib.ExitStack() as stack:
-        yield {
-            file.name: stack.enter_context(opened_payload(path / file.name, file)) for file in files
-        }
-
-
-def _fill(
-    path: Path,
-    files: Iterable[File],
-    leaves: Sequence[Leaf],
-    tensors: Mapping[int, Tensor],
-    check: bool,
-) -> None:
-    threads = min(_MOST_THREADS, os.cpu_count() or 1)
-    with _opened_files(path, files) as descriptors, ThreadPoolExecutor(threads) as pool:
-        waiting: list[Future[None]] = []
-        for group in _groups(leaves, tensors):
-            name = group[0].leaf.file
-            if len(group[0].target) >= PIECE:
-                waiting.append(
-                    pool.submit(_read_large, descriptors[name], path / name, group, check)
-                )
-            else:
-                _read_small(descriptors[name], path / name, group, check)
-        for future in waiting:
-            future.result()
-
-
 def _owner(leaves: Sequence[Leaf], index: int) -> int:
     tie = leaves[index].alias_of
     return index if tie is None else tie
 
 
-def _chunks(leaf: Leaf) -> Iterator[tuple[Leaf, tuple[int, int], str]]:
-    """Yield the hashed parts of a leaf with their ranges in the file and their hashes."""
+def _chunks(leaf: Leaf) -> Iterator[_Chunk]:
     last = leaf.offset + leaf.length
     for number, expected in enumerate(leaf.hashes):
         start = leaf.offset + number * CHUNK
-        yield leaf, (start, min(start + CHUNK, last)), expected
+        yield _Chunk(start, min(start + CHUNK, last), expected)
 
 
-def _groups(leaves: Sequence[Leaf], tensors: Mapping[int, Tensor]) -> Iterator[list[_Piece]]:
-    """Group pieces that one call reads: one large piece, or adjacent small ones."""
-    group: list[_Piece] = []
-    end, room = 0, 0
-    for index in sorted(tensors, key=lambda index: (leaves[index].file, leaves[index].offset)):
-        leaf, data = leaves[index], memory(tensors[index])
-        for _, (start, stop), expected in _chunks(leaf):
-            target = data[start - leaf.offset : stop - leaf.offset]
-            fits = group and start == end and len(target) <= room and len(group) < _MOST_AT_ONCE
-            if not fits or group[0].leaf.file != leaf.file:
-                if group:
-                    yield group
-                group, room = [], PIECE
-            group.append(_Piece(leaf, start, target, expected))
-            end, room = stop, room - len(target)
-    if group:
-        yield group
-
-
-def _read_large(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
-    (piece,) = group
-    found = _read_and_hash(descriptor, piece.offset, slices(piece.target, PIECE))
-    if check and found != piece.expected:
-        raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
+def _read_chunk(descriptor: int, path: Path, part: Part, chunk: _Chunk, check: bool) -> None:
+    """Read the bytes of a part that are in a chunk of its leaf."""
+    begin = part.leaf.offset + part.first
+    first, last = max(chunk.start, begin), min(chunk.end, begin + len(part.target))
+    if first >= last:
+        return
+    own = part.target[first - begin : last - begin]
+    if not check:
+        read_into(descriptor, own, first)
+        return
+    length = chunk.end - chunk.start
+    data = own if len(own) == length else memoryview(bytearray(length))
+    if _read_and_hash(descriptor, chunk.start, slices(data, BLOCK)) != chunk.expected:
+        raise _damage(path, part.leaf, chunk)
+    if data is not own:
+        own[:] = data[first - chunk.start : last - chunk.start]
 
 
 def _read_and_hash(descriptor: int, offset: int, parts: Iterable[memoryview]) -> str:
@@ -198,33 +175,10 @@ def _read_and_hash(descriptor: int, offset: int, parts: Iterable[memoryview]) ->
     return digest.hexdigest()
 
 
-def _read_small(descriptor: int, path: Path, group: list[_Piece], check: bool) -> None:
-    read_consecutive(descriptor, [piece.target for piece in group], group[0].offset)
-    for piece in group if check else ():
-        if xxh3_128_hexdigest(piece.target) != piece.expected:
-            raise _damage(path, piece.leaf, piece.offset, piece.offset + len(piece.target))
-
-
-def _read_part(descriptor: int, path: Path, part: Part, check: bool) -> None:
-    begin = part.leaf.offset + part.first
-    if not check:
-        read_into(descriptor, part.target, begin)
-        return
-    for leaf, (start, stop), expected in _chunks(part.leaf):
-        first, last = max(start, begin), min(stop, begin + len(part.target))
-        if first >= last:
-            continue
-        own = part.target[first - begin : last - begin]
-        data = own if (first, last) == (start, stop) else memoryview(bytearray(stop - start))
-        if _read_and_hash(descriptor, start, slices(data, PIECE)) != expected:
-            raise _damage(path, leaf, start, stop)
-        if data is not own:
-            own[:] = data[first - start : last - start]
-
-
-def _damage(path: Path, leaf: Leaf, start: int, end: int) -> CheckpointCorruptError:
+def _damage(path: Path, leaf: Leaf, chunk: _Chunk) -> CheckpointCorruptError:
     return CheckpointCorruptError(
-        f"{path}: the bytes of {leaf.path} are not those saved (bytes {start} to {end} of the file)"
+        f"{path}: the bytes of {leaf.path} are not those saved (bytes {chunk.start} to {chunk.end} "
+        "of the file)"
     )
 
 

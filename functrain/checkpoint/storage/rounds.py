@@ -23,10 +23,9 @@ from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import CHUNK
 from functrain.checkpoint.format.tensor_bytes import byte_range
-from functrain.checkpoint.storage.block_writer import PIECE, Target, aligned_memory, bypass_cache
-from functrain.checkpoint.storage.files import close
+from functrain.checkpoint.storage.files import close, sync, write_all
 from functrain.checkpoint.storage.shares import HEADER, Part, Share, chunks, parts, shares
-from functrain.checkpoint.storage.writing import slices
+from functrain.checkpoint.storage.writing import BLOCK, slices
 from functrain.distributed.group import World
 
 ChunkHashes = dict[tuple[int, int], str]  # by index of the leaf and number of the chunk
@@ -57,7 +56,7 @@ class Rounds:
     leaves: Sequence[Holding]
     tensors: Mapping[int, Tensor]
     failure: Failure
-    _targets: list[Target] = attrs.field(factory=list, init=False)
+    _opened: list[int] = attrs.field(factory=list, init=False)
 
     def run(self, layout: Layout, directory: Path | None) -> tuple[ChunkHashes, bool]:
         """Hash the file of a layout together, and write it unless ``directory`` is ``None``.
@@ -66,11 +65,11 @@ class Rounds:
         """
         every, failed = shares(layout, self.world.size), False
         mine = every[self.world.rank]
-        size = max(PIECE, min(_WINDOW, _MOST_SENT // self.world.size))
+        size = max(BLOCK, min(_WINDOW, _MOST_SENT // self.world.size))
         digests: dict[tuple[int, int], xxh3_128] = {}
         with self.failure.caught():
-            target = None if directory is None else self._opened(directory / layout.name, mine)
-            memory = aligned_memory(size)
+            file = None if directory is None else self._open(directory / layout.name)
+            memory = memoryview(bytearray(size))
             buffer = torch.frombuffer(memory, dtype=torch.uint8)
         longest = max(share.needed[1] - share.needed[0] for share in every)
         for number in range(math.ceil(longest / size)):
@@ -83,9 +82,9 @@ class Rounds:
                 data = memory[: window[1] - window[0]]
                 self._fill(buffer, layout, window, received)
                 _hash(data, layout, mine, window, digests)
-                if target is not None:
+                if file is not None:
                     start, end = max(window[0], mine.written[0]), min(window[1], mine.written[1])
-                    target.write(data[start - window[0] : max(end, start) - window[0]])
+                    write_all(file, data[start - window[0] : max(end, start) - window[0]], start)
         return {key: digest.hexdigest() for key, digest in digests.items()}, failed
 
     def __enter__(self) -> Rounds:
@@ -94,21 +93,14 @@ class Rounds:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Make what this rank wrote durable, and close its files."""
         with self.failure.caught():
-            for target in self._targets:
-                if kind is None and self.failure.error is None:
-                    target.finish()
-        for target in self._targets:
-            if target.descriptor >= 0:
-                close(target.descriptor)
+            for file in self._opened if kind is None and self.failure.error is None else ():
+                sync(file)
+        for file in self._opened:
+            close(file)
 
-    def _opened(self, path: Path, share: Share) -> Target | None:
-        start, end = share.written
-        if start == end:
-            return None
-        target = Target(os.open(path, os.O_WRONLY | os.O_NOFOLLOW), direct=False, offset=start)
-        self._targets.append(target)
-        target.direct = end - start > PIECE and bypass_cache(target.descriptor)
-        return target
+    def _open(self, path: Path) -> int:
+        self._opened.append(os.open(path, os.O_WRONLY | os.O_NOFOLLOW))
+        return self._opened[-1]
 
     def _exchanged(
         self, layout: Layout, windows: list[tuple[int, int]]
@@ -173,5 +165,5 @@ def _hash(
     for part in chunks(layout, share, window):
         digest = digests.setdefault((part.index, part.first // CHUNK), xxh3_128())
         begin = part.at - window[0]
-        for piece in slices(data[begin : begin + part.length], PIECE):
+        for piece in slices(data[begin : begin + part.length], BLOCK):
             digest.update(piece)

@@ -1,4 +1,4 @@
-"""Write tensors to safetensors files, hashing every byte on its way.
+"""Write tensors to safetensors files in large blocks, hashing every byte on its way.
 
 The safetensors library can read these files. Its own writer is not used because it does not sync,
 cannot hash what it writes, and stores conjugate views incorrectly.
@@ -6,7 +6,7 @@ cannot hash what it writes, and stores conjugate views incorrectly.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +15,12 @@ from xxhash import xxh3_128
 
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.records import CHUNK, File
-from functrain.checkpoint.format.tensor_bytes import on_host
-from functrain.checkpoint.storage.block_writer import PIECE, BlockWriter
+from functrain.checkpoint.format.tensor_bytes import memory, on_host
+from functrain.checkpoint.storage.files import created, preallocate, write_all
 from functrain.tree import Path as TreePath
 
+# Small enough to be still in the CPU cache when it is hashed and written after copying.
+BLOCK = 1 << 20
 Hashes = dict[int, tuple[str, ...]]
 
 
@@ -27,39 +29,61 @@ def write(
 ) -> tuple[tuple[File, ...], Hashes]:
     """Write the payload files, durably; return their records, and the hashes by tensor."""
     files, found = [], {}
-    with BlockWriter() as writer:
-        for layout in plan:
-            writer.begin(directory / layout.name, layout.length)
-            length = len(layout.header)
-            header = ctypes.create_string_buffer(layout.header, length)
-            digest = writer.write(ctypes.addressof(header), length)
-            files.append(File(layout.name, layout.length, length, digest))
+    for layout in plan:
+        with create_in_blocks(directory / layout.name, layout.length) as append:
+            digest = append(memoryview(layout.header))
             for index in layout.indices:
-                held = on_host(
-                    tensors[index][1]
-                )  # hold a reference: the address does not keep it alive
-                found[index] = in_chunks(writer.write, held.data_ptr(), held.nbytes)
+                found[index] = hash_chunks(tensors[index][1], append)
+        files.append(File(layout.name, layout.length, len(layout.header), digest))
     return tuple(files), found
 
 
-def hashes(tensor: Tensor) -> tuple[str, ...]:
-    """Return the hashes that :func:`write` would return for a tensor."""
-    held = on_host(tensor)  # hold a reference: the address does not keep it alive
-    return in_chunks(_hash, held.data_ptr(), held.nbytes)
+@contextlib.contextmanager
+def create_in_blocks(path: Path, length: int) -> Iterator[Callable[[memoryview], str]]:
+    """Create a file that is durable when the ``with`` block ends without error.
+
+    Yields a function that appends bytes and returns their hash: that of the bytes written, even if
+    the memory changes meanwhile.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp()) / "file"
+        >>> with create_in_blocks(place, length=3) as append:
+        ...     _ = append(memoryview(b"ab")), append(memoryview(b"c"))
+        >>> place.read_bytes()
+        b'abc'
+    """
+    block, filled, written = memoryview(bytearray(BLOCK)), 0, 0
+
+    def append(data: memoryview) -> str:
+        nonlocal filled, written
+        digest = xxh3_128()
+        while data:
+            copy = block[filled : filled + len(data)]
+            copy[:] = data[: len(copy)]
+            digest.update(copy)  # not of the source: only the copy is what reaches the disk
+            filled, data = filled + len(copy), data[len(copy) :]
+            if filled == BLOCK:
+                write_all(descriptor, block, written)
+                filled, written = 0, written + BLOCK
+        return digest.hexdigest()
+
+    with created(path) as descriptor:
+        preallocate(descriptor, length)
+        yield append
+        write_all(descriptor, block[:filled], written)
 
 
-def in_chunks(digest: Callable[[int, int], str], address: int, length: int) -> tuple[str, ...]:
-    """Return the digest of each 64 MiB of memory."""
-    if 0 < length <= CHUNK:
-        return (digest(address, length),)
-    starts = range(0, length, CHUNK)
-    return tuple(digest(address + at, min(CHUNK, length - at)) for at in starts)
+def hash_chunks(
+    tensor: Tensor, digest: Callable[[memoryview], str] | None = None
+) -> tuple[str, ...]:
+    """Return the hash of each 64 MiB of a tensor, by a function that may also write them."""
+    return tuple(map(digest or _hash, slices(memory(on_host(tensor)), CHUNK)))
 
 
-def _hash(address: int, length: int) -> str:
+def _hash(data: memoryview) -> str:
     digest = xxh3_128()
-    whole = memoryview((ctypes.c_char * length).from_address(address)).cast("B")
-    for part in slices(whole, PIECE):  # in pieces, so that other threads can run
+    for part in slices(data, BLOCK):  # in pieces, so that other threads can run
         digest.update(part)
     return digest.hexdigest()
 

@@ -1,10 +1,13 @@
-"""The safetensors library reads what we write; it is the oracle for the files."""
+"""Every byte is in its place, and the safetensors library reads what we write."""
 
 from __future__ import annotations
 
 import os
+import random
 import stat
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, load_model
+from xxhash import xxh3_128_hexdigest
 
 from functrain import tree
 from functrain.checkpoint import load, read_manifest, save
+from functrain.checkpoint.storage.writing import BLOCK, create_in_blocks
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
@@ -121,3 +126,42 @@ def test_modes_follow_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("piece", [70_001, BLOCK, 3 * BLOCK])
+@pytest.mark.parametrize("length", [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 4096])
+@pytest.mark.parametrize("short", [False, True])
+def test_files_of_any_length_in_pieces_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, piece: int, short: bool
+) -> None:
+    data, pwrite, chance = random.Random(0).randbytes(length), os.pwrite, random.Random(1)
+
+    def write_some(descriptor: int, data: Any, offset: int) -> int:
+        return pwrite(descriptor, data[: chance.randrange(1, BLOCK)], offset)
+
+    if short:
+        monkeypatch.setattr(os, "pwrite", write_some)
+    with create_in_blocks(tmp_path / "file", length) as append:
+        for start in range(0, length, piece):
+            part = data[start : start + piece]
+            assert append(memoryview(part)) == xxh3_128_hexdigest(part)
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_hashes_match_the_written_bytes_even_if_the_source_changes(tmp_path: Path) -> None:
+    data, stop = bytearray(5 * BLOCK), threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for index in range(0, len(data), 4096):
+                data[index] = (data[index] + 1) % 256
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        with create_in_blocks(tmp_path / "file", len(data)) as append:
+            digest = append(memoryview(data))
+    finally:
+        stop.set()
+        changing.join()
+    assert xxh3_128_hexdigest((tmp_path / "file").read_bytes()) == digest
