@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 
 from functrain import tree
 from functrain.checkpoint.by_path import PathMatch, match_by_path
 from functrain.checkpoint.format.changed_in_use import match_per_parameter
+from functrain.checkpoint.format.decoding import Anything
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.encoding import encode
-from functrain.checkpoint.format.mismatches import Anything, mismatches
+from functrain.checkpoint.format.mismatches import mismatches
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.manifest_file import manifest_errors
@@ -24,10 +26,9 @@ from functrain.checkpoint.path_options import (
     selected,
     without_classes,
 )
-from functrain.checkpoint.rank_errors import world_of
+from functrain.checkpoint.ranks import world_of
 from functrain.checkpoint.reader import CheckpointReader, cut
 from functrain.core.state import TrainState
-from functrain.distributed import current
 from functrain.errors import CheckpointMismatchError, PartialLoadWarning
 from functrain.errors.base import warn
 from functrain.tree import Tree
@@ -169,7 +170,7 @@ def _filled(
         # A buffer whose shape the forward pass sets also has its dtype from there.
         dtype = leaf.dtype if cast and value.shape == leaf.shape else value.dtype
         if is_placed(leaf) and not is_placed(value):
-            value = cut(value, leaf, current().rank)
+            value = cut(value, leaf, dist.get_rank())
         # Leaves that share a tensor keep sharing it.
         key = id(value), place, dtype
         if key not in moved:

@@ -10,14 +10,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from functrain.checkpoint.rank_errors import agreed, connected, disconnect, world_of
+from functrain.checkpoint.ranks import agreed, connected, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
-from functrain.distributed import World
 from functrain.errors import (
     CheckpointTimeoutError,
     CheckpointWriteError,
@@ -25,6 +24,9 @@ from functrain.errors import (
 )
 from functrain.errors.base import warn
 from functrain.tree import Tree
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 
 class Store(Protocol):

@@ -17,8 +17,9 @@ from functrain.checkpoint.format.changed_in_use import (
     is_of_layout,
     is_torch_state,
 )
+from functrain.checkpoint.format.decoding import Anything, is_anything
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
-from functrain.checkpoint.format.mismatches import Anything, is_anything, mismatches
+from functrain.checkpoint.format.mismatches import mismatches
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import inner_node

@@ -5,22 +5,24 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint import assemble
+from functrain.checkpoint.format.decoding import Anything
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.mismatches import Anything
 from functrain.checkpoint.manifest_file import manifest_at, read_errors, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
-from functrain.checkpoint.rank_errors import agreed, own_group, world_of
+from functrain.checkpoint.ranks import agreed, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
-from functrain.distributed import World
 from functrain.errors import CheckpointCorruptError, CheckpointReadError, ConfigurationError
 from functrain.tree import Tree
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 _MOST_ATTEMPTS = 5
 T = TypeVar("T")

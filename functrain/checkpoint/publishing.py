@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from functrain.checkpoint import hard_links
 from functrain.checkpoint.format.layout import Layout
@@ -21,6 +22,12 @@ from functrain.errors import CheckpointExistsError, CheckpointWriteError
 
 _ROOM_PER_FILE = 4096
 _ROOM_PER_LEAF = 512  # generous estimate of a tensor's share of headers and manifest
+
+
+class Write(Protocol):
+    """Writes the snapshot to a directory: ``write``, or its counterpart on ranks."""
+
+    def __call__(self, path: Path, *, overwrite: bool, previous: Path | None = None) -> Path: ...
 
 
 def write(

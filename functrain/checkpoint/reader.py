@@ -8,16 +8,18 @@ from typing import Any
 
 import attrs
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from functrain.checkpoint.format.changed_in_use import Began, noted
+from functrain.checkpoint.format.decoding import decode
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.format.encoding import decode
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.mismatches import counterparts
 from functrain.checkpoint.format.placed import holding
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json
+from functrain.checkpoint.format.structure import qualified_name
 from functrain.checkpoint.format.tensor_bytes import (
     contiguous_stride,
     empty,
@@ -26,11 +28,18 @@ from functrain.checkpoint.format.tensor_bytes import (
     with_stride,
 )
 from functrain.checkpoint.manifest_file import manifest_errors, read_errors
+from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.checkpoint.storage import reading
 from functrain.checkpoint.storage.reading import Part, read_parts
-from functrain.distributed import current
+from functrain.core.rng import Rng
+from functrain.core.state import Counters, TrainState
+from functrain.own_steps.states import CustomState, JointState, joint_class
 from functrain.tree import Tree
 from functrain.tree.placed import is_placed, local
+
+_OWN_TYPES = (TrainState, CustomState, Counters, Rng, RunState, LoopState)
+# The last two fields of a joint state are its seed and counters, the others its programs.
+_FAMILIES = {qualified_name(JointState): lambda fields: joint_class(fields[:-2])}
 
 
 @attrs.frozen(eq=False)
@@ -72,7 +81,7 @@ class CheckpointReader:
                 verify=self.verify,
             )
             if placed:
-                found |= read_placed(self.path, manifest, placed, current().rank, self.verify)
+                found |= read_placed(self.path, manifest, placed, dist.get_rank(), self.verify)
         return [found.get(index) for index in range(count)]
 
     def placed(self, json: Json, like: Any) -> dict[int, Tensor]:
@@ -82,7 +91,7 @@ class CheckpointReader:
 
     def decode(self, json: Json, tensors: list[Any], like: Any) -> Tree:
         with manifest_errors(self.path):
-            return decode(json, tensors, like, self.types)
+            return decode(json, tensors, like, (*_OWN_TYPES, *self.types), _FAMILIES)
 
     def _targets(self, like: Any) -> dict[int, torch.device]:
         leaves = self.manifest.leaves

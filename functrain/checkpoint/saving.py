@@ -1,44 +1,21 @@
-"""Save one tree as one directory, from one process or from many ranks.
-
-Many ranks write the very files that one process writes, and every rank calls the same function.
-Rank 0 alone holds locks, creates the directory, writes the manifest and renames; all ranks write
-ranges of the payload, and rank 0 goes on only after each has synced its ranges. So a rank that is
-killed at any time leaves the older or the newer checkpoint.
-"""
+"""Save one tree as one directory, from one process or from many ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import attrs
-from xxhash import xxh3_128_hexdigest
-
-from functrain.checkpoint import hard_links
-from functrain.checkpoint.contents import Contents, Report, report
-from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.format.placed import Holding
-from functrain.checkpoint.format.records import File
-from functrain.checkpoint.payload import Payload, Start, TroubleError, create_file, raise_first
-from functrain.checkpoint.publishing import publish, write
-from functrain.checkpoint.rank_errors import Trouble, agreed, own_group, world_of
+from functrain.checkpoint.publishing import Write, write
+from functrain.checkpoint.ranks import agreed, own_group, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
-from functrain.checkpoint.storage.rounds import Failure
-from functrain.distributed.group import World
-from functrain.errors import RankFailedError
 from functrain.errors.calls import explained
 from functrain.errors.paths import absolute
 from functrain.tree import Tree
 
-_NOTHING: Any = None  # the argument of a broadcast from another rank
-
-
-class Write(Protocol):
-    """Writes the snapshot to a directory: ``publishing.write``, or its counterpart on ranks."""
-
-    def __call__(self, path: Path, *, overwrite: bool, previous: Path | None = None) -> Path: ...
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 
 @explained
@@ -125,73 +102,6 @@ def save_snapshot(
         if first is not None:
             first()
         return run(partial(write, snap=snap))
-    failure = Failure()
-    with failure.caught():
-        if first is not None:
-            first()
-    with world.failing_together():
-        payload = Payload(world, snap, world.broadcast(Contents.of(snap)), failure)
-        reports = world.gathered(report(world.rank, snap, payload.contents, failure))
-        outcome = _lead(payload, run, reports) if world.rank == 0 else _follow(payload)
-    if isinstance(outcome, Path):
-        return outcome
-    raise outcome.error() from failure.error
+    from functrain.checkpoint.together.saving import save_together  # one process needs no ranks
 
-
-def _lead(payload: Payload, run: Callable[[Write], Path], reports: list[Report]) -> Path | Trouble:
-    """Save on rank 0, and tell the others about the outcome."""
-    outcome: Path | Trouble
-    try:
-        raise_first(each.trouble for each in reports)
-        leaves, same = payload.contents.merged(reports)
-        payload = attrs.evolve(payload, snap=attrs.evolve(payload.snap, same=same))
-        outcome = run(partial(_write_together, payload, leaves))
-    except TroubleError as error:
-        outcome = error.trouble
-    except RankFailedError:
-        raise
-    except Exception as error:  # not hidden: all ranks receive the outcome and raise it
-        payload.failure.error = payload.failure.error or error
-        outcome = Trouble.of(0, error)
-    return payload.world.broadcast(outcome)
-
-
-def _follow(payload: Payload) -> Path | Trouble:
-    """Write the ranges of another rank, and return the outcome."""
-    start = payload.world.broadcast(_NOTHING)
-    if isinstance(start, Trouble):
-        return start
-    payload.write(start)
-    outcome: Path | Trouble = payload.world.broadcast(_NOTHING)
-    return outcome
-
-
-def _write_together(
-    payload: Payload,
-    leaves: list[Holding],
-    path: Path,
-    *,
-    overwrite: bool,
-    previous: Path | None = None,
-) -> Path:
-    """Write on rank 0, with all ranks; ``leaves`` says which of them hold the bytes of each."""
-    final, snap = path.absolute(), payload.snap
-    plan = snap.plan()
-    shared = hard_links.candidate(previous, plan)
-    linkable = None if shared is None else shared.file.name
-
-    def fill(directory: Path) -> Manifest:
-        for layout in plan:
-            if layout.name != linkable:
-                create_file(directory, layout)
-        start = Start(final, directory, plan, leaves, linkable)
-        payload.world.broadcast(start)
-        hashes = payload.write(start, shared)
-        files = (
-            File(each.name, each.length, len(each.header), xxh3_128_hexdigest(each.header))
-            for each in plan
-        )
-        return snap.manifest(plan, tuple(files), hashes)
-
-    publish(final, plan, fill, overwrite)
-    return final
+    return save_together(world, snap, run, first)

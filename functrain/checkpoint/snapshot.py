@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.aliasing import aliases
+from functrain.checkpoint.format.decoding import decode
 from functrain.checkpoint.format.dtypes import dtype_name
-from functrain.checkpoint.format.encoding import decode, encode, encode_plain
+from functrain.checkpoint.format.encoding import encode, encode_plain
 from functrain.checkpoint.format.layout import Layout, layouts, utf8_safe
 from functrain.checkpoint.format.manifest import FORMAT, Manifest
 from functrain.checkpoint.format.placed import Holding, holding

@@ -13,7 +13,7 @@ import attrs
 
 import functrain as ft
 from functrain.checkpoint.manifest_file import locate
-from functrain.checkpoint.weights import weights
+from functrain.checkpoint.model_weights import weights
 from functrain.config.conversion import as_yaml
 from functrain.config.factories import build_program
 from functrain.config.loading import Loaded

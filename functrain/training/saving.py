@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from functrain.checkpoint import Saver
-from functrain.checkpoint.rank_errors import world_of
+from functrain.checkpoint.ranks import world_of
 from functrain.checkpoint.run_state import RunState
 from functrain.core.state import lend
 from functrain.data.stateful import StatefulSource

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 import functrain as ft
 from functrain import tree
 from functrain.checkpoint.remote import RemoteCheckpoints
-from functrain.checkpoint.storage import rounds
+from functrain.checkpoint.together import rounds
 from functrain.listeners import Mirror
 from functrain.training.resume import TYPES, expected
 from functrain.training.saving import save

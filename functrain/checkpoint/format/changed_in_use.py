@@ -31,11 +31,12 @@ from functrain.checkpoint.format.structure import decode_node
 from functrain.core.buffers import may_become
 from functrain.core.optimizer import TORCH_MADE_BY as MADE_BY
 from functrain.core.optimizer import TORCH_STATE as OPTIMIZER
-from functrain.schedules.torch_schedule import TORCH_STATE as SCHEDULER
 from functrain.tree import Path, Tree, path_string
 
 # The initial form of each buffer in the run that was saved: {"shape": [1], "dtype": "float32"}.
 Began = Mapping[str, Any]
+# The keys of the states that functrain.schedules.from_torch makes, as the format has them.
+SCHEDULER = frozenset({"lr", "group", "scheduler"})
 _MAPPINGS = ("dict", "OrderedDict")
 _COUNTS = "per_parameter"
 # {path of the optimizer's state: {scalar: paths of parameters}}

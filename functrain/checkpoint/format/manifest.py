@@ -10,8 +10,9 @@ import attrs
 import orjson
 from xxhash import xxh3_128_hexdigest
 
+from functrain.checkpoint.format.decoding import decode
 from functrain.checkpoint.format.dtypes import BY_NAME
-from functrain.checkpoint.format.encoding import decode, encode_plain
+from functrain.checkpoint.format.encoding import encode_plain
 from functrain.checkpoint.format.records import CHUNK, Entry, File, Leaf
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.tensor_bytes import is_dense

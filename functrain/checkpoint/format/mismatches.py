@@ -18,41 +18,18 @@ from functrain.checkpoint.format.changed_in_use import (
     torch_state_mismatches,
 )
 from functrain.checkpoint.format.composites import composite_kind, outline
+from functrain.checkpoint.format.decoding import Anything, expected_below, is_anything
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json, is_scalar
 from functrain.checkpoint.format.structure import COMPOSITES, Node, decode_node, node_of
 from functrain.core.state import TrainState
-from functrain.tree import Path, children, is_node, path_string
+from functrain.tree import Path, is_node, path_string
 from functrain.tree.nodes import Key
 
 _DENSE = (Tensor, torch.nn.Parameter)
 _MAPPINGS = ("dict", "OrderedDict")
 _MOST_COMPARED = 300
-
-
-class Anything:
-    """A placeholder in ``like`` that accepts any saved subtree; use the class or an instance.
-
-    Example:
-        >>> list(mismatches({"step": 1, "moments": [2.0]}, [], {"step": 0, "moments": Anything()}))
-        []
-    """
-
-
-def is_anything(like: Any) -> bool:
-    """Return whether ``like`` accepts any saved subtree."""
-    return like is Anything or isinstance(like, Anything)
-
-
-def expected_below(like: Any) -> Mapping[Any, Any]:
-    """Return the expected child at each key of ``like``; empty for leaves and ``Anything``."""
-    if isinstance(like, dict):
-        return like
-    if isinstance(like, Tensor):
-        flatten = getattr(like, "__tensor_flatten__", None)
-        return {} if flatten is None else {name: getattr(like, name) for name in flatten()[0]}
-    return dict(children(like)) if is_node(like) and not is_scalar(like) else {}
 
 
 def mismatches(

@@ -32,7 +32,8 @@ def memory(tensor: Tensor) -> memoryview:
     """
     data = tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
     # Not by Tensor.numpy(), after which the tensor could never be resized.
-    return memoryview(np.from_dlpack(data))
+    array: Any = np.from_dlpack(data)
+    return memoryview(array)
 
 
 def byte_range(tensor: Tensor, first: int, last: int) -> Tensor:

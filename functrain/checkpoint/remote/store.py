@@ -15,7 +15,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.publishing import write
-from functrain.checkpoint.rank_errors import world_of
+from functrain.checkpoint.ranks import world_of
 from functrain.checkpoint.remote import download
 from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_manifest, send
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets

@@ -13,7 +13,8 @@ import torch
 from checkpoint_trees import TYPES, Level, Right, Scaled, Word, exact
 
 from functrain.checkpoint import load, read_manifest, save
-from functrain.checkpoint.format.encoding import decode, encode
+from functrain.checkpoint.format.decoding import decode
+from functrain.checkpoint.format.encoding import encode
 from functrain.checkpoint.format.mismatches import counterparts, mismatches
 from functrain.checkpoint.format.records import Leaf
 from functrain.errors import (

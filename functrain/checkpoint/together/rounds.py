@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -24,9 +25,11 @@ from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import CHUNK
 from functrain.checkpoint.format.tensor_bytes import byte_range
 from functrain.checkpoint.storage.files import close, sync, write_all
-from functrain.checkpoint.storage.shares import HEADER, Part, Share, chunks, parts, shares
 from functrain.checkpoint.storage.writing import BLOCK, slices
-from functrain.distributed.group import World
+from functrain.checkpoint.together.shares import HEADER, Part, Share, chunks, parts, shares
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 ChunkHashes = dict[tuple[int, int], str]  # by index of the leaf and number of the chunk
 _WINDOW = 16 << 20

@@ -8,22 +8,22 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 from torch import Tensor
 
 from functrain.checkpoint import hard_links
-from functrain.checkpoint.contents import Contents
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import CHUNK
 from functrain.checkpoint.hard_links import Shared
-from functrain.checkpoint.rank_errors import Trouble
+from functrain.checkpoint.ranks import Trouble
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage import writing
 from functrain.checkpoint.storage.files import create, preallocate
-from functrain.checkpoint.storage.rounds import ChunkHashes, Failure, Rounds
-from functrain.distributed.group import World
+from functrain.checkpoint.together.contents import Contents
+from functrain.checkpoint.together.rounds import ChunkHashes, Failure, Rounds
 from functrain.errors import (
     CheckpointWriteError,
     DirectoryNotSharedError,
@@ -31,6 +31,9 @@ from functrain.errors import (
     RankMismatchError,
 )
 from functrain.tree import path_string
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 _SEEN_WITHIN = 5.0  # seconds until a network file system shows a new directory to other nodes
 

@@ -6,13 +6,11 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import torch.distributed as dist
 
-from functrain.distributed.connections import set_timeout
-from functrain.distributed.group import World, current
 from functrain.errors import (
     CheckpointWriteError,
     FunctrainError,
@@ -21,6 +19,9 @@ from functrain.errors import (
 )
 from functrain.tree import Tree, items
 from functrain.tree.placed import is_placed, require_all_ranks
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 T = TypeVar("T")
 # A rank may wait this long for another one that writes to a slow disk.
@@ -94,7 +95,11 @@ def world_of(tree: Tree) -> World | None:
     """Return the world of a tree of which ranks hold parts; ``None`` for any other tree."""
     if not (dist.is_available() and dist.is_initialized()):
         return None
-    return current() if any(is_placed(leaf) for _, leaf in items(tree)) else None
+    if not any(is_placed(leaf) for _, leaf in items(tree)):
+        return None
+    from functrain.distributed.group import current  # only where there are ranks
+
+    return current()
 
 
 @contextmanager
@@ -119,6 +124,8 @@ def connected(world: World) -> World:
     """
     if world.size == 1:
         return world
+    from functrain.distributed.connections import set_timeout
+
     require_all_ranks("a save of a placed state")
     with world.failing_together():
         world.barrier()  # making a group with a rank that is gone only ends with the timeout

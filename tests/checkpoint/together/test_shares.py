@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from functrain.checkpoint.format.layout import Layout
 from functrain.checkpoint.format.placed import Holding, Piece
 from functrain.checkpoint.format.records import CHUNK
-from functrain.checkpoint.storage.shares import BLOCK, HEADER, chunks, parts, shares
-from functrain.checkpoint.storage.shares import Share as OneShare
+from functrain.checkpoint.together.shares import BLOCK, HEADER, chunks, parts, shares
+from functrain.checkpoint.together.shares import Share as OneShare
 
 SIZES = st.one_of(
     st.integers(0, 3),

@@ -8,9 +8,9 @@ import attrs
 
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.placed import Holding, Piece
-from functrain.checkpoint.rank_errors import Trouble
+from functrain.checkpoint.ranks import Trouble
 from functrain.checkpoint.snapshot import Snapshot
-from functrain.checkpoint.storage.rounds import Failure
+from functrain.checkpoint.together.rounds import Failure
 from functrain.errors import RankMismatchError
 from functrain.tree import Path, path_string
 
