@@ -11,19 +11,20 @@ the step if clocks disagree.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
 from xxhash import xxh3_128_hexdigest
 
-from functrain.checkpoint.format.manifest import MANIFEST, Manifest
-from functrain.checkpoint.manifest_file import read_manifest
+from functrain.checkpoint.format.manifest import MANIFEST, Manifest, parse
+from functrain.checkpoint.manifest_file import manifest_errors, read_manifest
 from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.run_directory import step_name
 from functrain.errors import CheckpointCorruptError, NoCheckpointError
@@ -41,7 +42,7 @@ class Attempt:
     step: int
     clock: int
     token: str
-    sizes: dict[str, int] = attrs.field(factory=dict, order=False, eq=False)
+    sizes: Mapping[str, int] = attrs.field(factory=dict, order=False, eq=False)
 
     @property
     def name(self) -> str:
@@ -57,16 +58,21 @@ class Attempt:
         """Whether it began more than a day ago, so that no process can still be uploading it."""
         return time.time_ns() - self.clock > _DAY
 
+    def listed(self, objects: ObjectStore) -> Attempt:
+        """Return the attempt with the present sizes of its objects."""
+        sizes = objects.list(self.name).items()
+        return attrs.evolve(self, sizes={name: n for name, n in sizes if n is not None})
+
 
 def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
     """Return all attempts in a store, the latest first, ignoring objects with other names."""
-    found = []
-    for match in map(_NAME.fullmatch, objects.list()):
-        if match is None or step not in (None, int(match[1])):
-            continue
-        attempt = Attempt(int(match[1]), int(match[2], 16), match[3])
-        found.append(_with_sizes(objects, attempt))
-    return sorted(found, reverse=True)
+    return [each.listed(objects) for each in sorted(_named(objects, step), reverse=True)]
+
+
+def _named(objects: ObjectStore, step: int | None) -> Iterator[Attempt]:
+    for match in filter(None, map(_NAME.fullmatch, objects.list())):
+        if step in (None, int(match[1])):
+            yield Attempt(int(match[1]), int(match[2], 16), match[3])
 
 
 def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
@@ -77,10 +83,9 @@ def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
     sealed = (place / MANIFEST).read_bytes()
     manifest = read_manifest(place)
     attempt = _new_attempt(objects, manifest.step or 0)
-    expected = {}
-    for file in manifest.files:
-        objects.upload(place / file.name, f"{attempt.name}/{file.name}")
-        expected[file.name] = file.length
+    expected = {file.name: file.length for file in manifest.files}
+    for name in expected:
+        objects.upload(place / name, f"{attempt.name}/{name}")
     if log is not None:
         rows = log.read_bytes()
         name = f"metrics.{xxh3_128_hexdigest(rows)}.jsonl"
@@ -95,15 +100,35 @@ def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
     return attempt
 
 
-def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Manifest:
-    """Download the manifest of an attempt into an empty directory."""
+def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
+    clocks = (earlier.clock + 1 for earlier in _named(objects, step))
+    attempt = Attempt(step, max([time.time_ns(), *clocks]), secrets.token_hex(8))
+    if not _NAME.fullmatch(attempt.name):
+        raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a valid name of an attempt")
+    return attempt
+
+
+def _check_arrived(objects: ObjectStore, attempt: Attempt, expected: Mapping[str, int]) -> None:
+    found = attempt.listed(objects).sizes
+    for name, length in expected.items():
+        if found.get(name) != length:
+            raise OSError(
+                errno.EIO,
+                f"{objects.url}/{attempt.name}/{name}: expected {length} bytes after uploading, "
+                f"got {found.get(name, 'no such object')}",
+            )
+
+
+def receive_manifest(
+    objects: ObjectStore, attempt: Attempt, target: Path | None = None
+) -> Manifest:
+    """Download the manifest of an attempt, into a directory if one is given."""
     if attempt.sizes[MANIFEST] > _LARGEST_MANIFEST:
         raise CheckpointCorruptError(f"its manifest is too long: {attempt.sizes[MANIFEST]:,} bytes")
-    try:
-        (target / MANIFEST).write_bytes(objects.read(f"{attempt.name}/{MANIFEST}"))
-    except FileNotFoundError as error:
-        raise _gone(objects, attempt) from error
-    manifest = read_manifest(target)
+    with _telling_damage(objects, attempt, MANIFEST):
+        data = objects.read(f"{attempt.name}/{MANIFEST}")
+    with manifest_errors(Path(attempt.name)):
+        manifest = parse(data)
     if manifest.step != attempt.step:
         raise CheckpointCorruptError(f"it holds the checkpoint of step {manifest.step}")
     for file in manifest.files:
@@ -112,6 +137,8 @@ def receive_manifest(objects: ObjectStore, attempt: Attempt, target: Path) -> Ma
                 f"{file.name}: expected {file.length} bytes, got "
                 f"{attempt.sizes.get(file.name, 'no such file')}"
             )
+    if target is not None:
+        (target / MANIFEST).write_bytes(data)
     return manifest
 
 
@@ -123,10 +150,16 @@ def receive(
     Files without leaves that ``wants`` accepts are skipped.
     """
     manifest = receive_manifest(objects, attempt, target)
-    wanted = {leaf.file for leaf in manifest.leaves if wants is not None and wants(leaf.path)}
+    wanted = {leaf.file for leaf in manifest.leaves if wants is None or wants(leaf.path)}
     for file in manifest.files:
         if wants is None or file.name in wanted:
-            _receive_file(objects, attempt, file.name, target / file.name)
+            url = f"{attempt.name}/{file.name}"
+            with _telling_damage(objects, attempt, file.name):
+                objects.download(url, target / file.name)
+            size = os.path.getsize(target / file.name)
+            if size != file.length:
+                found = f"{size} of its {file.length} bytes"
+                raise OSError(errno.EIO, f"downloading {objects.url}/{url} gave {found}")
     return manifest
 
 
@@ -135,74 +168,32 @@ def receive_log(objects: ObjectStore, attempt: Attempt) -> bytes | None:
     match = next(filter(None, map(_LOG.fullmatch, attempt.sizes)), None)
     if match is None:
         return None
-    try:
+    with _telling_damage(objects, attempt, match[0]):
         rows = objects.read(f"{attempt.name}/{match[0]}")
-    except FileNotFoundError as error:
-        raise _missing(objects, attempt, match[0]) from error
     if xxh3_128_hexdigest(rows) != match[1]:
         raise CheckpointCorruptError(f"{match[0]} is damaged: its bytes have another digest")
     return rows
 
 
+@contextlib.contextmanager
+def _telling_damage(objects: ObjectStore, attempt: Attempt, name: str) -> Iterator[None]:
+    """Take a missing object for damage, unless the manifest is gone: then it was removed."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if name != MANIFEST and attempt.listed(objects).committed:
+            raise CheckpointCorruptError(f"{name} is missing") from error
+        where = f"{objects.url}/{attempt.name}"
+        raise NoCheckpointError(errno.ENOENT, f"{where} was removed while it was read") from error
+
+
 def discard(objects: ObjectStore, attempt: Attempt) -> None:
-    """Remove an attempt: first the manifest, which ends the checkpoint, then the rest."""
+    """Remove a checkpoint: first the manifest, which ends it, then the rest."""
     objects.remove(f"{attempt.name}/{MANIFEST}")
     objects.remove_all(attempt.name)
 
 
 def discard_leftover(objects: ObjectStore, attempt: Attempt) -> None:
     """Remove a failed attempt, unless it has its manifest by now."""
-    if not _with_sizes(objects, attempt).committed:
+    if not attempt.listed(objects).committed:
         objects.remove_all(attempt.name)
-
-
-def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
-    names = filter(None, map(_NAME.fullmatch, objects.list()))
-    clocks = [int(match[2], 16) for match in names if int(match[1]) == step]
-    clock = max([time.time_ns(), *(clock + 1 for clock in clocks)])
-    attempt = Attempt(step, clock, secrets.token_hex(8))
-    if not _NAME.fullmatch(attempt.name):
-        raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a valid name of an attempt")
-    return attempt
-
-
-def _with_sizes(objects: ObjectStore, attempt: Attempt) -> Attempt:
-    listed = objects.list(attempt.name).items()
-    return attrs.evolve(attempt, sizes={name: size for name, size in listed if size is not None})
-
-
-def _check_arrived(objects: ObjectStore, attempt: Attempt, expected: dict[str, int]) -> None:
-    found = _with_sizes(objects, attempt).sizes
-    for name, length in expected.items():
-        if found.get(name) != length:
-            raise OSError(
-                errno.EIO,
-                f"{objects.url}/{attempt.name}/{name}: expected {length} bytes after uploading, "
-                f"got {found.get(name, 'no such object')}",
-            )
-
-
-def _receive_file(objects: ObjectStore, attempt: Attempt, name: str, target: Path) -> None:
-    try:
-        objects.download(f"{attempt.name}/{name}", target)
-    except FileNotFoundError as error:
-        raise _missing(objects, attempt, name) from error
-    size = os.path.getsize(target)
-    if size != attempt.sizes[name]:
-        raise OSError(
-            errno.EIO,
-            f"downloading {objects.url}/{attempt.name}/{name} gave {size} of its "
-            f"{attempt.sizes[name]} bytes",
-        )
-
-
-def _missing(objects: ObjectStore, attempt: Attempt, name: str) -> Exception:
-    """Return the error for a missing object: damage, unless the manifest is gone as well."""
-    if _with_sizes(objects, attempt).committed:
-        return CheckpointCorruptError(f"{name} is missing")
-    return _gone(objects, attempt)
-
-
-def _gone(objects: ObjectStore, attempt: Attempt) -> NoCheckpointError:
-    where = f"{objects.url}/{attempt.name}"
-    return NoCheckpointError(errno.ENOENT, f"{where} was removed while it was read")

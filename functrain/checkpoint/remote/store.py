@@ -7,26 +7,39 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from functrain.checkpoint.format.manifest import Manifest
-from functrain.checkpoint.loading import read, verify
+from functrain.checkpoint.loading import is_intact, read, verify
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.publishing import write
 from functrain.checkpoint.ranks import world_of
-from functrain.checkpoint.remote import download
-from functrain.checkpoint.remote.attempts import Attempt, attempts, receive, receive_manifest, send
+from functrain.checkpoint.remote import choosing
+from functrain.checkpoint.remote.attempts import (
+    Attempt,
+    attempts,
+    receive_manifest,
+    send,
+)
+from functrain.checkpoint.remote.downloads import download_into_run, downloaded, named_in_errors
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
 from functrain.checkpoint.retention import Retention
-from functrain.checkpoint.run_directory import step_name
+from functrain.checkpoint.run_directory import list_steps, locked, step_name
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.storage.files import system_errors
-from functrain.distributed import World
-from functrain.errors import CheckpointReadError, CheckpointWriteError, UnsupportedError
+from functrain.errors import (
+    CheckpointReadError,
+    CheckpointWriteError,
+    NoCheckpointError,
+    UnsupportedError,
+)
 from functrain.errors.paths import absolute
 from functrain.tree import Tree
+
+if TYPE_CHECKING:
+    from functrain.distributed.group import World
 
 
 def _absolute(url: str) -> str:
@@ -72,28 +85,17 @@ class RemoteCheckpoints(Retention):
         """
         return ObjectStore.of(self.url, self.storage_options or {})
 
-    # -- saving ------------------------------------------------------------------------------
-
     def save(
         self, tree: Tree, *, step: int, metrics: Mapping[str, Any] | None = None, info: Any = None
     ) -> str:
-        """Save a tree under its step and prune older checkpoints.
+        """Save a tree under its step and prune older checkpoints; return the URL.
 
-        The checkpoint is written to a local temporary directory first.
-
-        Args:
-            tree: see :func:`functrain.checkpoint.save`.
-            step: updates made. An existing checkpoint of this step is replaced after the upload.
-            metrics: numbers by name, among them ``monitor``.
-            info: plain data to store with it.
-
-        Returns:
-            The URL of the checkpoint.
+        The checkpoint is written to a local temporary directory first. An existing one of this
+        step is replaced after the upload.
 
         Raises:
             CheckpointWriteError: the upload failed; older checkpoints are unchanged.
-            ConfigurationError: whether a low or a high ``monitor`` is better is unknown.
-            The other errors of :func:`functrain.checkpoint.save`.
+            The other errors of :meth:`functrain.Checkpoints.save`.
         """
         self._best.check(metrics or {})
         if world_of(tree) is not None:
@@ -112,14 +114,11 @@ class RemoteCheckpoints(Retention):
             return self.upload(write(Path(place) / step_name(snap.step or 0), snap))
 
     def upload(self, path: str | Path, log: str | Path | None = None) -> str:
-        """Upload a local checkpoint unchanged, and prune older ones.
+        """Upload a local checkpoint unchanged, and prune older ones; return its URL.
 
         Args:
             path: its directory.
             log: the ``metrics.jsonl`` of its run, to upload with it.
-
-        Returns:
-            The URL of the checkpoint.
 
         Raises:
             CheckpointWriteError: the upload failed; older checkpoints are unchanged.
@@ -128,17 +127,11 @@ class RemoteCheckpoints(Retention):
         with self._writing():
             objects = self.objects()
             attempt = send(objects, absolute(path), None if log is None else absolute(log))
-        download.prune(objects, self.rules, just_saved=attempt)
+        choosing.prune(objects, self.rules, just_saved=attempt)
         return f"{objects.url}/{attempt.name}"
 
-    # -- looking -----------------------------------------------------------------------------
-
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, in order, including damaged ones.
-
-        Raises:
-            CheckpointReadError: the store could not be listed.
-        """
+        """Return the steps that have a checkpoint, in order, including damaged ones."""
         with self._reading():
             found = attempts(self.objects())
         return sorted({attempt.step for attempt in found if attempt.committed})
@@ -146,64 +139,49 @@ class RemoteCheckpoints(Retention):
     def best(self) -> int | None:
         """Return the step with the best metric, or ``None`` if no checkpoint has it."""
         with self._reading():
-            ranked = download.ranked(self.objects(), self._best)
+            ranked = choosing.ranked(self.objects(), self._best)
         return next((attempt.step for attempt in ranked), None)
 
     def read_manifest(self, step: int) -> Manifest:
-        """Read the manifest of a step's checkpoint without downloading the payload.
-
-        Raises:
-            NoCheckpointError: the step has no checkpoint.
-            CheckpointCorruptError: the manifest is damaged, or payload is missing.
-            CheckpointReadError: the store could not be read.
-        """
-        with self._reading(), self._downloaded(step, receive_manifest) as (_, manifest):
-            return manifest
+        """Read the manifest of a step's checkpoint without downloading the payload."""
+        with self._reading():
+            objects = self.objects()
+            attempt = choosing.candidates(objects, step, self._best)[0]
+            with named_in_errors(objects, attempt):
+                return receive_manifest(objects, attempt)
 
     def verify(self, step: int) -> Manifest:
-        """Download a checkpoint and compare all its bytes with their saved hashes.
-
-        Raises:
-            The errors of :meth:`read_manifest`; for damage the message names file and leaf.
-        """
-        with self._reading(), self._downloaded(step, receive) as (place, _):
-            return verify(place)
+        """Download a checkpoint and compare all its bytes with their saved hashes."""
+        with self._reading():
+            objects = self.objects()
+            attempt = choosing.candidates(objects, step, self._best)[0]
+            with downloaded(objects, attempt) as place:
+                return verify(place)
 
     def restore(
         self, which: int | str | None = None, like: Any = None, **options: Any
     ) -> tuple[Tree, Manifest]:
-        """Download and load a checkpoint: the first of the candidates that verifies.
+        """Download and load a checkpoint, as :meth:`functrain.Checkpoints.restore` does.
 
-        A damaged checkpoint is skipped with a :class:`CheckpointSkippedWarning` and left in place.
-        A network error is not damage: it is raised, and no older checkpoint is loaded.
-
-        Args:
-            which: ``"latest"`` (also ``None``), ``"best"``, or a step.
-            like: see :func:`functrain.checkpoint.load`.
-            options: those of :func:`functrain.checkpoint.load`, such as ``device`` and ``types``.
-                With ``only``, files without such leaves are not downloaded.
-
-        Returns:
-            (tree, manifest).
+        A network error is not damage: it is raised, and no older checkpoint is loaded. With
+        ``only``, files without such leaves are not downloaded.
 
         Raises:
-            NoCheckpointError: no such checkpoint exists.
-            CheckpointCorruptError: the requested checkpoint, or every one, is damaged.
             CheckpointReadError: the store could not be read.
-            The other errors of :func:`functrain.checkpoint.load`.
+            The errors of :meth:`functrain.Checkpoints.restore`.
         """
         with self._reading():
             objects = self.objects()
             # `only` names leaves after renaming, so with `rename` every file may be needed.
             only = None if options.get("rename") else options.get("only")
             wants = None if only is None else PathOptions.of(only=only).wants
-            take = partial(receive, wants=wants)
 
             def use(attempt: Attempt) -> tuple[Tree, Manifest]:
-                with download.downloaded(objects, attempt, take) as (place, _):
+                with downloaded(objects, attempt, wants) as place:
                     return read(place, like, **options)
 
-            return download.first_intact(objects, partial(self._candidates, objects, which), use)
+            listed = partial(choosing.candidates, objects, which, self._best)
+            return choosing.first_intact(objects, listed, use)
 
     def fetch(self, directory: str | Path) -> Path:
         """Download the newest intact checkpoint into a run directory, for ``fit`` to resume.
@@ -225,10 +203,24 @@ class RemoteCheckpoints(Retention):
             LogError: the directory has the log of another run.
             RunDirectoryBusyError: another process is writing there.
         """
-        with self._reading():
+        run = absolute(directory)
+        with self._reading(), locked(run):
             objects = self.objects()
-            found = partial(self._candidates, objects, None)
-            return download.fetch(objects, absolute(directory), found)
+            places = ((step, run / step_name(step)) for step in reversed(list_steps(run)))
+            newest, here = next((each for each in places if is_intact(each[1])), (-1, None))
+
+            def use(attempt: Attempt) -> Path:
+                if here is not None and newest >= attempt.step:
+                    return here
+                return download_into_run(objects, attempt, run / step_name(attempt.step))
+
+            listed = partial(choosing.candidates, objects, None, self._best)
+            try:
+                return choosing.first_intact(objects, listed, use)
+            except NoCheckpointError:
+                if here is None:
+                    raise
+                return here
 
     def prune(self, dry_run: bool = False) -> list[int]:
         """Remove the checkpoints that no rule keeps, and what interrupted uploads left.
@@ -245,9 +237,9 @@ class RemoteCheckpoints(Retention):
         with self._reading():
             objects = self.objects()
             if dry_run:
-                said = download.entries(objects, attempts(objects))
-                return download.prunable_steps(said, self.rules)
-        return download.prune(objects, self.rules)
+                said = choosing.entries(objects, attempts(objects))
+                return choosing.prunable_steps(said, self.rules, None)
+        return choosing.prune(objects, self.rules)
 
     def _not_together(self) -> UnsupportedError:
         return UnsupportedError(
@@ -255,15 +247,6 @@ class RemoteCheckpoints(Retention):
             "same files. Save with functrain.Checkpoints to a directory that all nodes mount, then "
             "call upload(path) on rank 0"
         )
-
-    def _candidates(self, objects: ObjectStore, which: int | str | None) -> list[Attempt]:
-        return download.candidates(objects, which, self._best)
-
-    def _downloaded(
-        self, step: int, take: Callable[[ObjectStore, Attempt, Path], Manifest]
-    ) -> contextlib.AbstractContextManager[tuple[Path, Manifest]]:
-        objects = self.objects()
-        return download.downloaded(objects, self._candidates(objects, step)[0], take)
 
     def _reading(self) -> contextlib.AbstractContextManager[None]:
         return system_errors(without_secrets(self.url), CheckpointReadError)

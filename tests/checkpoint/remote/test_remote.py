@@ -15,7 +15,7 @@ import torch
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints
-from functrain.checkpoint.remote import RemoteCheckpoints, download
+from functrain.checkpoint.remote import RemoteCheckpoints, choosing
 from functrain.checkpoint.remote import attempts as remote_attempts
 from functrain.checkpoint.remote.attempts import Attempt, attempts
 from functrain.checkpoint.remote.object_store import ObjectStore
@@ -240,7 +240,7 @@ def test_two_that_save_the_same_step_at_once_do_not_remove_each_other(
     path = Checkpoints(tmp_path / "local").save(make(5), step=5)
     both = [remote_attempts.send(objects, path, None) for _ in range(2)]
     for attempt in both:  # each prunes as if it had been the last
-        download.prune(objects, store.rules, just_saved=attempt)
+        choosing.prune(objects, store.rules, just_saved=attempt)
     assert [(each.step, each.clock) for each in attempts(objects)] == [(5, both[1].clock)]
     assert tree.equal(store.restore()[0], make(5))
 

@@ -1,45 +1,28 @@
-"""Download the first intact checkpoint of a remote store, and prune the others."""
+"""Choose among the checkpoints of a remote store: which to read, and which to remove."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
-from functrain.checkpoint.loading import is_intact, verify
 from functrain.checkpoint.pruning import warn_kept, warn_skipped
 from functrain.checkpoint.remote.attempts import (
     Attempt,
     attempts,
     discard,
     discard_leftover,
-    receive,
-    receive_log,
     receive_manifest,
 )
 from functrain.checkpoint.remote.object_store import ObjectStore
 from functrain.checkpoint.retention import Best, Rule, prunable
-from functrain.checkpoint.run_directory import list_steps, locked, step_name
-from functrain.checkpoint.storage.commit import commit
-from functrain.checkpoint.storage.files import opened, replace_file, sync, system_errors
-from functrain.errors import (
-    CheckpointCorruptError,
-    CheckpointFormatError,
-    CheckpointReadError,
-    CheckpointWriteError,
-    FunctrainError,
-    LogError,
-    NoCheckpointError,
-)
-from functrain.metrics.log_file import FILE_NAME
+from functrain.errors import CheckpointCorruptError, CheckpointFormatError, NoCheckpointError
 
 _LISTINGS = 4
 T = TypeVar("T")
+Entries = dict[int, tuple[Attempt, Entry]]
 
 
 def candidates(objects: ObjectStore, which: int | str | None, best: Best) -> list[Attempt]:
@@ -76,87 +59,16 @@ def first_intact(
     return _first_intact(objects, listed(), use)
 
 
-@contextlib.contextmanager
-def downloaded(
-    objects: ObjectStore, attempt: Attempt, take: Callable[[ObjectStore, Attempt, Path], Manifest]
-) -> Iterator[tuple[Path, Manifest]]:
-    """Yield a temporary directory with a download; errors in the block name its URL."""
-    with tempfile.TemporaryDirectory(prefix="functrain-", ignore_cleanup_errors=True) as top:
-        place = Path(top) / step_name(attempt.step)
-        place.mkdir()
-        try:
-            yield place, take(objects, attempt, place)
-        except FunctrainError as error:
-            error.add_note(f"downloaded from {objects.url}/{attempt.name}")
-            raise
-
-
-def fetch(objects: ObjectStore, directory: Path, listed: Callable[[], list[Attempt]]) -> Path:
-    """Download the newest intact checkpoint; see ``RemoteCheckpoints.fetch``."""
-    with locked(directory):
-        newest_first = reversed(list_steps(directory))
-        places = (directory / step_name(step) for step in newest_first)
-        here = next((place for place in places if is_intact(place)), None)
-
-        def use(attempt: Attempt) -> Path:
-            place = directory / step_name(attempt.step)
-            # Compare lengths first: a step can have more than eight digits.
-            if here is not None and (len(here.name), here.name) >= (len(place.name), place.name):
-                return here
-            return _download(objects, attempt, place)
-
-        try:
-            return first_intact(objects, listed, use)
-        except NoCheckpointError:
-            if here is None:
-                raise
-            return here
-
-
 def _first_intact(objects: ObjectStore, listed: list[Attempt], use: Callable[[Attempt], T]) -> T:
     damages = []
     for attempt in listed:
         try:
             return use(attempt)
         except CheckpointCorruptError as damage:
-            damages.append(f"{attempt.name}: {damage}")
+            damages.append(f"  {attempt.name}: {damage}")
             warn_skipped(f"{objects.url}/{attempt.name}", damage)
-    every = "\n".join(f"  {damage}" for damage in damages)
+    every = "\n".join(damages)
     raise CheckpointCorruptError(f"every checkpoint in {objects.url} is damaged:\n{every}")
-
-
-def _download(objects: ObjectStore, attempt: Attempt, place: Path) -> Path:
-    def fill(temporary: Path) -> None:
-        with system_errors(f"{objects.url}/{attempt.name}", CheckpointReadError):
-            receive(objects, attempt, temporary)
-            verify(temporary)
-            rows = receive_log(objects, attempt)
-        for file in temporary.iterdir():
-            with opened(file) as descriptor:
-                sync(descriptor)
-        if rows is not None:
-            _place_log(place.parent / FILE_NAME, rows)
-
-    with system_errors(str(place), CheckpointWriteError):
-        # A checkpoint that is already there is damaged: an intact one would not be downloaded.
-        commit(place, fill=fill, check=lambda present: None)
-    return place
-
-
-def _place_log(path: Path, rows: bytes) -> None:
-    """Replace a log by its continuation; leave a longer one for ``fit`` to truncate."""
-    present = path.read_bytes() if path.exists() else b""
-    if present.startswith(rows):
-        return
-    if not rows.startswith(present):
-        raise LogError(
-            f"{path} is not the beginning of the log in the remote store, so it belongs to another "
-            "run or to another branch of this one. Fetch into an empty directory"
-        )
-    replace_file(path, rows, locked=True)
-
-
-Entries = dict[int, tuple[Attempt, Entry]]
 
 
 def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
@@ -170,20 +82,20 @@ def entries(objects: ObjectStore, found: Sequence[Attempt]) -> Entries:
         if not attempt.committed or attempt.step in said:
             continue
         try:
-            said[attempt.step] = attempt, _entry(objects, attempt)
+            manifest = receive_manifest(objects, attempt)
         except (CheckpointCorruptError, CheckpointFormatError) as damage:
             warn_skipped(f"{objects.url}/{attempt.name}", damage)
         except NoCheckpointError:  # another process has just removed it
             continue
+        else:
+            entry = Entry.of(manifest.metrics, manifest.saved_at, manifest.info)
+            said[attempt.step] = attempt, entry
     return said
 
 
-def prunable_steps(
-    said: Entries, rules: Sequence[Rule], just_saved: Attempt | None = None
-) -> list[int]:
+def prunable_steps(said: Entries, rules: Sequence[Rule], just_saved: int | None) -> list[int]:
     """Return the steps that no rule keeps; the newest complete one is always kept."""
-    plain = {step: entry for step, (_, entry) in said.items()}
-    return prunable(plain, rules, None if just_saved is None else just_saved.step)
+    return prunable({step: entry for step, (_, entry) in said.items()}, rules, just_saved)
 
 
 def prune(
@@ -199,7 +111,7 @@ def prune(
     except OSError as error:
         warn_kept(objects.url, error)
         return []
-    leaving = prunable_steps(said, rules, just_saved)
+    leaving = prunable_steps(said, rules, None if just_saved is None else just_saved.step)
     last = {step: attempt for step, (attempt, _) in said.items()}
     if just_saved is not None:
         last[just_saved.step] = max(just_saved, last.get(just_saved.step, just_saved))
@@ -225,9 +137,3 @@ def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, wh
             warn_kept(f"{objects.url}/{attempt.name}", error)
             return False
     return True
-
-
-def _entry(objects: ObjectStore, attempt: Attempt) -> Entry:
-    with tempfile.TemporaryDirectory(prefix="functrain-") as place:
-        manifest = receive_manifest(objects, attempt, Path(place))
-    return Entry.of(manifest.metrics, manifest.saved_at, manifest.info)
