@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from functrain import plotting
 from functrain import schedules as fs
 from functrain.errors import ConfigurationError
 from functrain.schedules import Schedule, ScheduleState
@@ -215,6 +216,6 @@ def test_warmup_and_scaled_follow_their_formulas(
 def test_the_drawn_curve_is_the_curve_of_a_run(schedule: Schedule) -> None:
     if schedule.observes is not None:
         return
-    drawn = schedule.plot(steps=300).lines[0].get_ydata()
+    drawn = plotting.schedule(schedule, steps=300).lines[0].get_ydata()
     run, _ = follow(schedule, started(schedule, 300), [1.0] * 300)
     assert list(drawn) == run

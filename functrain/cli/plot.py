@@ -10,7 +10,8 @@ from rich.console import Console
 from functrain.cli import output
 from functrain.errors import LogError
 from functrain.metrics.log_file import FILE_NAME
-from functrain.plotting import Columns, Options, chart_of
+from functrain.plotting.chart import Options, chart_of
+from functrain.plotting.columns import Columns
 from functrain.plotting.curves import short_names
 from functrain.view.page import check_format, draw
 from functrain.view.report_facts import read_log, runs_at

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib import import_module
 from numbers import Real
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -43,7 +42,7 @@ class Schedule(Protocol):
 
     @classmethod
     def __subclasshook__(cls, other: type) -> Any:
-        # Without this, isinstance would ask classes of the same shape for `plot` as well.
+        # Without this, isinstance would ask classes of the same shape for `horizon` as well.
         if cls is not Schedule:
             return NotImplemented
         return all(callable(getattr(other, name, None)) for name in _NEEDED) or NotImplemented
@@ -106,24 +105,6 @@ class Schedule(Protocol):
         """Return the update at which the schedule ends by itself, if it does."""
         horizon: int | None = self.init().get("horizon")
         return horizon
-
-    def plot(self, steps: int | None = None, ax: Any = None) -> Any:
-        """Draw the learning rate of each update.
-
-        Args:
-            steps: how many updates, as of a run of that length; None is the schedule's horizon.
-            ax: matplotlib's `Axes` to draw on; None makes new ones, in a figure of their own.
-
-        Returns:
-            The `Axes`, which notebooks show; `.figure` has `savefig`.
-
-        Raises:
-            UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
-            ScheduleStateError: the lr depends on metrics that are observed.
-            MissingExtraError: matplotlib is not installed.
-        """
-        # By name, because the step is imported without any room that draws.
-        return import_module("functrain.plotting").schedule_curve(self, steps, ax)
 
     def __repr__(self) -> str:
         """Return the call that makes an equal schedule, for classes of attrs fields."""

@@ -12,7 +12,8 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.metrics.log_file import Row
 from functrain.metrics.rows import fetch
-from functrain.plotting import Chart, Columns, Options, chart_of
+from functrain.plotting.chart import Chart, Options, chart_of
+from functrain.plotting.columns import Columns
 from functrain.training import events
 from functrain.training.progress.output import (
     REFRESH_SECONDS,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
+import numpy as np
 
 from functrain.errors.validators import number, one_of
 from functrain.metrics.mode import mode_of_name
@@ -40,10 +40,6 @@ class Options:
 
     Raises:
         ConfigurationError: ``x``, ``smooth`` or ``theme`` has another value.
-
-    Example:
-        >>> Options(metrics=("*loss",), x="epoch").smooth
-        0.05
     """
 
     metrics: tuple[str, ...] = attrs.field(default=(), converter=tuple[str, ...])
@@ -51,21 +47,6 @@ class Options:
     smooth: float = attrs.field(default=0.05, validator=number(minimum=0, below=1))
     log: bool | None = None
     theme: str = attrs.field(default="light", validator=one_of(*THEMES))
-
-
-@attrs.frozen(eq=False)
-class Points:
-    """The drawn points of a line, their smoothed means, and the band around them."""
-
-    x: list[float]
-    y: list[float]
-    mean: list[float]
-    band: tuple[list[float], ...] = ()
-
-    def alone(self) -> list[int]:
-        """Return which points no line reaches, because both neighbours have no place."""
-        seen = [False, *map(drawable, self.y), False]
-        return [at for at in range(len(self.y)) if seen[at : at + 3] == [False, True, False]]
 
 
 @attrs.frozen(eq=False)
@@ -85,28 +66,45 @@ class Line:
     metric: str
     color: int
     dash: int
-    x: Sequence[float]
+    x: np.ndarray
     y: Sequence[float]
     smooth: float = 0.0
     band: tuple[Sequence[float], ...] = ()
 
-    def points(self, pixels: int, above: float = -math.inf) -> Points:
+    def points(self, pixels: int, log: bool) -> Points:
         """Return few enough points for a width, spikes included; NaN for those without a place."""
         kept = decimated(self.y, pixels)
-        mean = self._smoothed(self.y, kept) if self.smooth else []
-        band = [self._smoothed(side, kept) for side in self.band]
-        y, mean, *sides = (
-            [value if drawable(value) and value > above else math.nan for value in values]
-            for values in ((self.y[index] for index in kept), mean, *band)
-        )
-        return Points([self.x[index] for index in kept], y, mean, tuple(sides))
 
-    def _smoothed(self, values: Sequence[float], kept: list[int]) -> list[float]:
-        return smoothed(values, self.smooth, kept) if self.smooth else [values[at] for at in kept]
+        def place(values: Sequence[float], smooth: float = 0.0) -> np.ndarray:
+            some = smoothed(values, smooth, kept) if smooth else np.asarray(values)[kept]
+            shown = drawable(some) & (np.asarray(some) > (LEAST_LOGARITHM if log else -math.inf))
+            return np.where(shown, some, math.nan)
+
+        return Points(
+            self.x[kept],
+            place(self.y),
+            place(self.y, self.smooth) if self.smooth else None,
+            [place(side, self.smooth) for side in self.band],
+        )
 
     def missing(self, pixels: int) -> list[int]:
         """Return which values have no place on an axis, at most one for each pixel."""
         return undrawable(self.y, pixels)
+
+
+@attrs.frozen(eq=False)
+class Points:
+    """The drawn points of a line, their smoothed means, and the band around them."""
+
+    x: np.ndarray
+    y: np.ndarray
+    mean: np.ndarray | None
+    band: list[np.ndarray]
+
+    def alone(self) -> list[int]:
+        """Return which points no line reaches, because both neighbours have no place."""
+        seen = np.pad(drawable(self.y), 1)
+        return np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:]).tolist()
 
 
 @attrs.frozen(eq=False)
@@ -138,7 +136,7 @@ class Chart:
         whole: whether x values are whole numbers.
         runs: labels of the runs by index of their colour; empty for a single run, whose colours
             tell metrics apart.
-        styles: names of the line styles in use, if colours tell runs apart.
+        styles: the line style of each evaluation set, and of training.
         theme: ``light`` or ``dark``, the paper of a figure.
     """
 
@@ -147,17 +145,12 @@ class Chart:
     x: str
     whole: bool = True
     runs: tuple[str, ...] = ()
-    styles: tuple[tuple[str, int], ...] = ()
+    styles: Mapping[str, int] = attrs.field(factory=dict)
     theme: str = "light"
 
 
 def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title: str = "") -> Chart:
-    """Arrange the metrics of runs in panels.
-
-    Args:
-        runs: columns by label; each has rows.
-        options: what to draw.
-        title: over it all.
+    """Arrange the metrics of runs, given by label, in panels.
 
     Raises:
         ConfigurationError: a pattern matches no metric of any run.
@@ -174,83 +167,70 @@ def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title:
     by_panel: dict[str, list[str]] = {}
     for name in chosen(names, options.metrics):
         by_panel.setdefault(panel_of(name, names), []).append(name)
-    dashes = _dashes([name for members in by_panel.values() for name in members], names)
-    x_of = {label: x_values(columns, options.x) for label, columns in runs.items()}
-    panels = [
-        _panel(
-            panel,
-            _lines(by_panel[panel], runs, x_of, dashes, options.smooth),
-            options.log,
-            max(columns.members for columns in runs.values()),
-        )
-        for panel in sorted(by_panel, key=order)
-    ]
-    several = len(runs) > 1
+    drawn = [name for metrics in by_panel.values() for name in metrics]
+    sets = {name: evaluation_set(name) if is_evaluation(name, names) else "" for name in drawn}
+    styles = _styles(list(dict.fromkeys(sets.values())))
+    dashes = {name: styles[own] for name, own in sets.items()}
+    x_of = {label: np.asarray(x_values(columns, options.x)) for label, columns in runs.items()}
+    members = max(columns.members for columns in runs.values())
+    panels = (
+        _panel(name, list(_lines(by_panel[name], runs, x_of, dashes, options)), options, members)
+        for name in sorted(by_panel, key=order)
+    )
     return Chart(
         title=title,
         panels=tuple(panels),
         x=LABELS[options.x],
         whole=options.x in ("step", "samples"),
-        runs=tuple(runs) if several else (),
-        styles=_styles(dashes) if several else (),
+        runs=tuple(runs) if len(runs) > 1 else (),
+        styles={name or "training": dash for name, dash in styles.items()},
         theme=options.theme,
     )
 
 
+def _styles(sets: Sequence[str]) -> dict[str, int]:
+    """Return the line style of each set: 0 for training, "", the others for evaluations in turn."""
+    evaluations = [name for name in sets if name]
+    return {name: 1 + evaluations.index(name) % (len(DASHES) - 1) if name else 0 for name in sets}
+
+
 def _lines(
-    members: Sequence[str],
+    metrics: Sequence[str],
     runs: Mapping[str, Columns],
-    x_of: Mapping[str, array[float]],
+    x_of: Mapping[str, np.ndarray],
     dashes: Mapping[str, int],
-    smooth: float,
-) -> list[Line]:
-    several, lines = len(runs) > 1, []
+    options: Options,
+) -> Iterator[Line]:
+    several = len(runs) > 1
     for run, (label, columns) in enumerate(runs.items()):
-        for index, name in enumerate(members):
+        for index, name in enumerate(metrics):
             if name not in columns.values:
                 continue
-            rows, x = columns.rows[name], x_of[label]
+            rows = columns.rows[name]
             noisy = dashes[name] == 0 and "/" not in name and name.partition(".")[0] != "lr"
-            line = Line(
+            yield Line(
                 label=label if several else name,
                 metric=name,
                 color=run if several else index,
                 dash=dashes[name],
-                x=x if len(rows) == len(x) else array("d", (x[row] for row in rows)),
+                x=x_of[label][rows],
                 y=columns.values[name],
-                smooth=smooth if noisy and len(rows) > 1 else 0.0,
+                smooth=options.smooth if noisy and len(rows) > 1 else 0.0,
                 band=columns.bands.get(name, ()),
             )
-            lines.append(line)
-    return lines
 
 
-def _panel(name: str, lines: list[Line], log: bool | None, members: int) -> Panel:
+def _panel(name: str, lines: list[Line], options: Options, members: int) -> Panel:
     metrics = {line.metric for line in lines}
-    alone = next(iter(metrics)) if len(metrics) == 1 else name
-    shown = [value for line in lines for value in line.y if drawable(value)]
-    if log is None:  # where values differ by more than a factor of 20, so that it shows more
-        least = min(shown, default=0.0)
-        log = spans_magnitudes(name) and least > 0 and max(shown) > 20 * least
-    has_logarithm = any(value > LEAST_LOGARITHM for value in shown)
+    alone = metrics.pop() if len(metrics) == 1 else name
     title = TITLES.get(alone, alone)
     if any(line.band for line in lines):
         middle = "median" if mode_of_name(name) is None else "best"
         title = f"{title}: {middle} of {members} members, and quartiles"
-    return Panel(title, tuple(lines), log and has_logarithm)
-
-
-def _dashes(metrics: Sequence[str], names: Sequence[str]) -> dict[str, int]:
-    """Return the line style of each metric: one for training, one for each evaluation set."""
-    evaluations = [name for name in metrics if is_evaluation(name, names)]
-    sets = list(dict.fromkeys(map(evaluation_set, evaluations)))
-    styles = len(DASHES) - 1
-    return {
-        name: 1 + sets.index(evaluation_set(name)) % styles if name in evaluations else 0
-        for name in metrics
-    }
-
-
-def _styles(dashes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-    named = {evaluation_set(name) if dash else "training": dash for name, dash in dashes.items()}
-    return tuple(named.items())
+    values = np.concatenate([line.y for line in lines])
+    shown = values[drawable(values)]
+    log = options.log
+    if log is None:  # where values differ by more than a factor of 20, so that it shows more
+        least = min(shown, default=0.0)
+        log = bool(spans_magnitudes(name) and least > 0 and max(shown) > 20 * least)
+    return Panel(title, tuple(lines), log and bool((shown > LEAST_LOGARITHM).any()))

@@ -1,4 +1,4 @@
-"""Curves of one run, of several, and of a schedule, in one call each."""
+"""The three figures: the curves of a run, a comparison of runs, and a schedule."""
 
 from __future__ import annotations
 
@@ -25,32 +25,8 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg", ".pdf")
 
 
-def figure_of(chart: Chart, path: str | Path | None = None) -> Picture:
-    """Draw a chart.
-
-    Args:
-        chart: what to draw.
-        path: where to write the picture, a ``.png``, ``.svg`` or ``.pdf``; by default nowhere.
-
-    Returns:
-        A ``matplotlib.figure.Figure`` that notebooks show.
-
-    Raises:
-        ConfigurationError: the path has another ending.
-        MissingExtraError: matplotlib is not installed.
-    """
-    if path is not None and Path(path).suffix.lower() not in FORMATS:
-        raise ConfigurationError(f"{path}: expected a file name ending in {', '.join(FORMATS)}")
-    from functrain.plotting.figure import figure_of
-
-    figure = figure_of(chart)
-    if path is not None:
-        figure.write(path)
-    return figure
-
-
 def curves(
-    history: Iterable[Mapping[str, Any]],
+    history: Iterable[Row],
     path: str | Path | None = None,
     title: str = "",
     options: Options | None = None,
@@ -68,9 +44,9 @@ def curves(
 
     Raises:
         MissingExtraError: matplotlib is not installed.
-        ConfigurationError: an option names an unknown metric.
+        ConfigurationError: an option names an unknown metric, or the path has another ending.
     """
-    return figure_of(chart_of({title: Columns.of(history)}, options, title), path)
+    return draw(chart_of({title: Columns.of(history)}, options, title), path)
 
 
 def compare(
@@ -104,16 +80,82 @@ def compare(
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['small', 'large']
     """
-    named = len(runs) == 1 and isinstance(runs[0], Mapping)
-    by_label = dict(runs[0]) if named else dict(zip(_labels(runs), runs, strict=True))
+    labelled = len(runs) == 1 and isinstance(runs[0], Mapping)
+    by_label = dict(runs[0]) if labelled else dict(zip(_labels(runs), runs, strict=True))
     if not by_label:
         raise ConfigurationError("compare: expected at least one run, got none")
     columns = {str(label): Columns.of(_rows(run)) for label, run in by_label.items()}
-    for label, found in columns.items():
-        if not found.length:
+    for label, each in columns.items():
+        if not each.length:
             raise LogError(f"compare: the run {label!r} has no steps")
     globs = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    return figure_of(chart_of(columns, Options(globs, **options), title), path)
+    return draw(chart_of(columns, Options(globs, **options), title), path)
+
+
+def schedule(schedule: Schedule, steps: int | None = None, ax: Any = None) -> Any:
+    """Draw the learning rate of each update.
+
+    Args:
+        schedule: one that sees no metrics.
+        steps: how many updates, as of a run of that length; None is the schedule's horizon.
+        ax: matplotlib's ``Axes`` to draw on; None makes new ones, in a figure of their own.
+
+    Returns:
+        The ``Axes``, which notebooks show; ``.figure`` has ``savefig``.
+
+    Raises:
+        UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
+        ScheduleStateError: the lr depends on metrics that are observed.
+        MissingExtraError: matplotlib is not installed.
+    """
+    lrs = rates(schedule, steps)
+    theme = THEMES["light"]
+    if ax is None:
+        from functrain.plotting.figure import axes_of, blank
+
+        ax = axes_of(blank((6, 3.2), theme), theme, "step", "learning rate")
+    ax.plot(range(len(lrs)), lrs, color=theme.lines[len(ax.lines) % len(theme.lines)])
+    return ax
+
+
+def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
+    """Return the learning rate of every update of a run.
+
+    Example:
+        >>> from functrain.schedules import Linear
+        >>> rates(Linear(1.0), steps=4)
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    name = type(schedule).__name__
+    if getattr(schedule, "observes", None) is not None:
+        raise ScheduleStateError(
+            f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
+            "the run: draw the lr that its history holds, or the schedules inside it"
+        )
+    length = schedule.horizon() if steps is None else steps
+    if length is None:
+        raise UnknownLengthError(
+            f"{name} has no horizon of its own: give the number of updates to draw, steps=N"
+        )
+    integer(minimum=1).check("steps", length)
+    state = schedule.with_horizon(schedule.init(), int(length))
+    lrs = []
+    for step in range(int(length)):
+        lrs.append(schedule.lr(state, step))
+        state = schedule.advance(state)
+    return lrs
+
+
+def draw(chart: Chart, path: str | Path | None = None) -> Picture:
+    """Draw a chart, and write the picture if there is a path."""
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise ConfigurationError(f"{path}: expected a file name ending in {', '.join(FORMATS)}")
+    from functrain.plotting.figure import figure_of
+
+    figure = figure_of(chart)
+    if path is not None:
+        figure.write(path)
+    return figure
 
 
 def _rows(run: Any) -> Iterable[Row]:
@@ -156,67 +198,3 @@ def _shortest(own: tuple[str, ...], every: Sequence[tuple[str, ...]]) -> tuple[s
         if sum(other[-length:] == own[-length:] for other in every) == 1:
             return own[-length:]
     return own
-
-
-def schedule_curve(schedule: Schedule, steps: int | None = None, ax: Any = None) -> Any:
-    """Draw the learning rate of each update.
-
-    Args:
-        schedule: one that sees no metrics.
-        steps: how many updates, as of a run of that length; None is the schedule's horizon.
-        ax: matplotlib's ``Axes`` to draw on; None makes new ones, in a figure of their own.
-
-    Returns:
-        The ``Axes``, which notebooks show; ``.figure`` has ``savefig``.
-
-    Raises:
-        UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
-        ScheduleStateError: the lr depends on metrics that are observed.
-        MissingExtraError: matplotlib is not installed.
-    """
-    lrs = rates(schedule, steps)
-    theme = THEMES["light"]
-    if ax is None:
-        from functrain.plotting.figure import axes_of, blank
-
-        ax = axes_of(blank((6, 3.2), theme), theme, "step", "learning rate")
-    ax.plot(range(len(lrs)), lrs, color=theme.lines[len(ax.lines) % len(theme.lines)])
-    return ax
-
-
-def rates(schedule: Schedule, steps: int | None = None) -> list[float]:
-    """Return the learning rate of every update of a run.
-
-    Args:
-        schedule: one that sees no metrics.
-        steps: length of the run in updates; None is the schedule's own horizon.
-
-    Raises:
-        UnknownLengthError: no steps are given, and the schedule has no horizon of its own.
-        ScheduleStateError: the lr depends on metrics that are observed.
-        ConfigurationError: ``steps`` is no integer, or less than 1.
-
-    Example:
-        >>> from functrain.schedules import Linear
-        >>> rates(Linear(1.0), steps=4)
-        [1.0, 0.75, 0.5, 0.25]
-    """
-    name = type(schedule).__name__
-    if schedule.observes is not None:
-        raise ScheduleStateError(
-            f"{name}'s lr depends on the metrics it observes, so there is no curve to draw before "
-            "the run: draw the lr that its history holds, or the schedules inside it"
-        )
-    length = schedule.horizon() if steps is None else steps
-    if length is None:
-        raise UnknownLengthError(
-            f"{name} has no horizon of its own: give the number of updates to draw, {name}(...)"
-            ".plot(steps=N)"
-        )
-    integer(minimum=1).check(f"{name}.plot: steps", length)
-    state = schedule.with_horizon(schedule.init(), int(length))
-    lrs = []
-    for step in range(int(length)):
-        lrs.append(schedule.lr(state, step))
-        state = schedule.advance(state)
-    return lrs

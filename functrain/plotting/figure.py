@@ -1,4 +1,4 @@
-"""The one drawer: charts as matplotlib figures, and panels as SVG for pages and notebooks.
+"""The one drawer: charts as matplotlib figures.
 
 Importing it needs matplotlib; other files import it when they draw.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from functrain.errors.optional import require
 from functrain.errors.paths import expanded
-from functrain.plotting.chart import LEAST_LOGARITHM, Chart, Line, Panel, Points
-from functrain.plotting.colors import DASHES, INK, PAGE, THEMES, Theme
+from functrain.plotting.chart import Chart, Line, Panel, Points
+from functrain.plotting.colors import DASHES, THEMES, Theme
 
 require("matplotlib", "plot")  # for its message about what to install
 
@@ -28,26 +27,10 @@ from matplotlib.lines import Line2D  # noqa: E402
 
 _DOTS_PER_INCH, _IN_NOTEBOOKS = 140, 96
 _COLUMNS, _LEGEND_COLUMNS, _PIXELS, _FEW = 2, 4, 1200, 60
-_ROW = 0.19  # of a legend, in inches
-# Of a panel in HTML: inches, letters in a row of its legend, points of all and of one line.
-_PAGE_SIZE, _PAGE_LETTERS = (5.2, 2.4), 74
-_PAGE_POINTS, _PAGE_LEAST, _PAGE_MOST = 10_000, 50, 450
+LEGEND_ROW = 0.19  # in inches
 # Equal charts are equal files: no time, no random names.
 _REPEATABLE: Any = {"svg.hashsalt": "functrain", "svg.fonttype": "none"}
-_NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
-# A page has ids and fonts of its own, and needs no more than a hundredth of a point.
-_FOR_PAGES = [
-    (re.compile(pattern), short)
-    for pattern, short in (
-        (r'(?<=<g) id="[^"]*"', ""),
-        (r'style="font: ([\d.]+)px [^;"]*', r'style="font-size: \1px'),
-        (r"; font-family: [^;\"]*", ""),
-        (r"(?<=\d)(\.\d\d)\d+", r"\1"),
-        (INK, "currentColor"),
-        (r"xlink:href=", "href="),
-        (r"\s*\n\s*", " "),
-    )
-]
+_NO_TIME = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 class Picture(Figure):
@@ -58,18 +41,18 @@ class Picture(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict[str, float]]:
         width, height = (72 * inches for inches in self.get_size_inches())
-        return self._written("png", _IN_NOTEBOOKS), {"width": width, "height": height}
+        return self.encode("png", _IN_NOTEBOOKS), {"width": width, "height": height}
 
     def write(self, path: str | Path) -> None:
         """Write the picture to a file; the end of its name chooses the format."""
         place = expanded(path)
-        place.write_bytes(self._written(place.suffix.lower().removeprefix(".")))
+        place.write_bytes(self.encode(place.suffix.lower().removeprefix(".")))
 
-    def _written(self, kind: str, dpi: int = _DOTS_PER_INCH) -> bytes:
+    def encode(self, kind: str, dpi: int = _DOTS_PER_INCH, metadata: Any = None) -> bytes:
+        """Return the bytes of a file of the picture."""
         file = io.BytesIO()
-        dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
         with mpl.rc_context(_REPEATABLE):
-            self.savefig(file, format=kind, dpi=dpi, metadata=dates.get(kind))
+            self.savefig(file, format=kind, dpi=dpi, metadata=metadata or _NO_TIME.get(kind))
         return file.getvalue()
 
 
@@ -87,32 +70,22 @@ def figure_of(chart: Chart) -> Picture:
     theme = THEMES[chart.theme]
     columns = min(_COLUMNS, max(1, len(chart.panels)))
     rows = math.ceil(max(1, len(chart.panels)) / columns)
-    handles = _handles_of_runs(chart, theme)
-    below = _ROW * math.ceil(len(handles) / _LEGEND_COLUMNS)
+    handles = handles_of_runs(chart, theme)
+    below = LEGEND_ROW * math.ceil(len(handles) / _LEGEND_COLUMNS)
     figure = blank((5.4 * columns, 3.1 * rows + 0.3 + below), theme)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, panel in zip(grid, chart.panels, strict=False):
-        _panel(axes, panel, chart, theme, _PIXELS)
+        draw_panel(axes, panel, chart, theme, _PIXELS)
         axes.set_title(_plain(panel.title), fontsize=11, loc="left", color=theme.ink)
         if not chart.runs and len(panel.lines) > 1:
-            _legend(axes, "best", _handles(panel, theme), theme)
+            draw_legend(axes, "best", handles_of_lines(panel, theme), theme)
     for axes in grid[len(chart.panels) :]:
         axes.set_axis_off()
     if chart.title:
         figure.suptitle(_plain(chart.title), fontsize=13, color=theme.ink)
     if handles:
-        _legend(figure, "outside lower center", handles, theme, _LEGEND_COLUMNS)
+        draw_legend(figure, "outside lower center", handles, theme, _LEGEND_COLUMNS)
     return figure
-
-
-def panels_of(chart: Chart) -> list[tuple[str, str]]:
-    """Draw each panel for HTML, in the colours of the page around it.
-
-    Return for each panel the ``viewBox`` and the content of an ``svg`` element.
-    """
-    count = sum(len(panel.lines) for panel in chart.panels)
-    pixels = max(_PAGE_LEAST, min(_PAGE_MOST, _PAGE_POINTS // max(1, count)))
-    return [_panel_svg(panel, chart, pixels) for panel in chart.panels]
 
 
 def blank(size: tuple[float, float], theme: Theme, pad: float = 0.12) -> Picture:
@@ -130,46 +103,21 @@ def axes_of(figure: Picture, theme: Theme, x: str = "", y: str = "") -> PictureA
     return axes
 
 
-def _panel_svg(panel: Panel, chart: Chart, pixels: int) -> tuple[str, str]:
-    handles = _handles_of_runs(chart, PAGE) or _handles(panel, PAGE)
-    lengths = [len(str(handle.get_label())) + 8 for handle in handles]
-    fitting = len(handles) if sum(lengths) < _PAGE_LETTERS else _PAGE_LETTERS // max(lengths) or 1
-    width, height = _PAGE_SIZE
-    above = _ROW * math.ceil(len(handles) / fitting) if len(handles) > 1 else 0
-    figure = blank((width, height + above), PAGE, pad=0.04)
-    _panel(axes_of(figure, PAGE), panel, chart, PAGE, pixels)
-    if above:
-        _legend(figure, "outside upper left", handles, PAGE, fitting)
-    file = io.BytesIO()
-    with mpl.rc_context(_REPEATABLE):
-        figure.savefig(file, format="svg", metadata=_NO_METADATA)
-    svg = file.getvalue().decode()
-    body = svg[svg.index(">", svg.index("<svg")) + 1 : svg.rindex("</svg>")]
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r">\s+<", "><", body)
-    body = re.sub(r"<[^>]*>", _for_page, body)  # text between tags stays as it is
-    return f"0 0 {72 * width:g} {72 * (height + above):g}", body
-
-
-def _for_page(tag: re.Match[str]) -> str:
-    text = tag[0]
-    for pattern, short in _FOR_PAGES:
-        text = pattern.sub(short, text)
-    return text
-
-
-def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> None:
+def draw_panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> None:
+    """Draw the lines of a panel on axes of a width."""
     _style(axes, theme)
-    above = LEAST_LOGARITHM if panel.log else -math.inf
-    points = [line.points(pixels, above) for line in panel.lines]
+    points = [line.points(pixels, panel.log) for line in panel.lines]
     axes.set_yscale("log" if panel.log else "linear")
-    drawn = (y for each in points for values in (each.y, *each.band) for y in values)
+    drawn = (y for each in points for values in (each.y, *each.band) for y in values.tolist())
     axes.set_ylim(_limits([y for y in drawn if y == y], panel.log))
     trains = any(not line.dash for line in panel.lines)
     for line, each in zip(panel.lines, points, strict=True):
+        color = theme.lines[line.color % len(theme.lines)]
         if each.band and (not line.dash or not trains):  # of an evaluation they would lie upon them
-            _band(axes, line, each, theme)
-        _line(axes, line, each, theme, pixels)
+            axes.fill_between(
+                each.x, *each.band, alpha=0.2, linewidth=0, color=color, clip_on=False
+            )
+        _draw_line(axes, line, each, color, pixels)
     low, high = axes.dataLim.intervalx
     if 0 <= low <= 0.2 * high or low == high > 0:
         low = 0.0
@@ -179,18 +127,28 @@ def _panel(axes: Any, panel: Panel, chart: Chart, theme: Theme, pixels: int) -> 
     axes.set_xlabel(_plain(chart.x))
 
 
-def _ticks(axes: Any, log: bool, whole: bool) -> None:
-    low, high = axes.get_ylim()
-    steps = [1, 2, 2.5, 5, 10]
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=whole, steps=steps))
-    if log:
-        subs = (1,) if high > 300 * low else (1, 2, 5)
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
-        axes.minorticks_off()
+def _draw_line(axes: Any, line: Line, points: Points, color: Any, pixels: int) -> None:
+    style = {"color": color, "clip_on": False}
+    if points.mean is not None:
+        axes.plot(points.x, points.y, alpha=0.3, linewidth=0.8, zorder=1.5, **style)
+        axes.plot(points.x, points.mean, linewidth=1.6, label=_plain(line.label), **style)
     else:
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=steps))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(_Numbers())
+        few = len(points.x) <= (_FEW if line.dash else 1)
+        axes.plot(
+            points.x,
+            points.y,
+            linestyle=_dashes(line.dash),
+            linewidth=1.5,
+            marker=".",
+            markevery=list(range(len(points.x))) if few else points.alone(),
+            label=_plain(line.label),
+            **style,
+        )
+    # A cross at the upper edge marks a value that has no place on the axis.
+    missing = [line.x[index] for index in line.missing(pixels)]
+    if missing:
+        edge = axes.get_xaxis_transform()
+        axes.plot(missing, [1.0] * len(missing), "x", transform=edge, **style)
 
 
 def _style(axes: Any, theme: Theme) -> None:
@@ -217,56 +175,18 @@ def _limits(values: list[float], log: bool) -> tuple[float, float]:
     return (10 ** max(low, -307), 10 ** min(high, 307)) if log else (low, high)
 
 
-def _line(axes: Any, line: Line, points: Points, theme: Theme, pixels: int) -> None:
-    style = {"color": theme.lines[line.color % len(theme.lines)], "clip_on": False}
-    if points.mean:
-        axes.plot(points.x, points.y, alpha=0.3, linewidth=0.8, zorder=1.5, **style)
-        axes.plot(points.x, points.mean, linewidth=1.6, label=_plain(line.label), **style)
+def _ticks(axes: Any, log: bool, whole: bool) -> None:
+    low, high = axes.get_ylim()
+    steps = [1, 2, 2.5, 5, 10]
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=whole, steps=steps))
+    if log:
+        subs = (1,) if high > 300 * low else (1, 2, 5)
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=subs))
+        axes.minorticks_off()
     else:
-        few = len(points.x) <= (_FEW if line.dash else 1)
-        marks = range(len(points.x)) if few else points.alone()
-        axes.plot(
-            points.x,
-            points.y,
-            linestyle=(0, DASHES[line.dash]) if DASHES[line.dash] else "solid",
-            linewidth=1.5,
-            marker=".",
-            markevery=list(marks),
-            label=_plain(line.label),
-            **style,
-        )
-    # A cross at the upper edge marks a value that has no place on the axis.
-    missing = [line.x[index] for index in line.missing(pixels)]
-    if missing:
-        edge = axes.get_xaxis_transform()
-        axes.plot(missing, [1.0] * len(missing), "x", transform=edge, **style)
-
-
-def _band(axes: Any, line: Line, points: Points, theme: Theme) -> None:
-    color = theme.lines[line.color % len(theme.lines)]
-    axes.fill_between(points.x, *points.band, alpha=0.2, linewidth=0, color=color, clip_on=False)
-
-
-def _legend(place: Any, where: str, handles: list[Line2D], theme: Theme, columns: int = 1) -> None:
-    style = {"fontsize": 9, "frameon": False, "labelcolor": theme.ink, "ncols": columns}
-    place.legend(handles=handles, loc=where, **style)
-
-
-def _handles(panel: Panel, theme: Theme) -> list[Line2D]:
-    """Return a sample of each line of a panel."""
-    return [_sample(line.label, theme.lines, line.color, line.dash) for line in panel.lines]
-
-
-def _handles_of_runs(chart: Chart, theme: Theme) -> list[Line2D]:
-    """Explain the colours of several runs, and the styles of their evaluation sets."""
-    runs = [_sample(label, theme.lines, run) for run, label in enumerate(chart.runs)]
-    styles = chart.styles if len(chart.styles) > 1 else ()
-    return [*runs, *(_sample(name, (theme.quiet,), 0, dash) for name, dash in styles)]
-
-
-def _sample(label: str, colors: Sequence[Any], color: int, dash: int = 0) -> Line2D:
-    style: Any = (0, DASHES[dash]) if DASHES[dash] else "solid"
-    return Line2D([], [], color=colors[color % len(colors)], linestyle=style, label=_plain(label))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=steps))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_Numbers())
 
 
 class _Numbers(ticker.Formatter):
@@ -295,10 +215,39 @@ def number(value: float, digits: int = 6) -> str:
     for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if scale <= abs(value) < 1e15:
             return f"{value / scale:.{digits}g}{prefix}"
-    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     if value == 0 or 1e-3 <= abs(value) < 1e3:
         return f"{value:.{digits}g}"
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     return f"{float(mantissa):.{digits}g}e{int(power)}"
+
+
+def draw_legend(
+    place: Any, where: str, handles: list[Line2D], theme: Theme, columns: int = 1
+) -> None:
+    """Explain lines by samples of them."""
+    style = {"fontsize": 9, "frameon": False, "labelcolor": theme.ink, "ncols": columns}
+    place.legend(handles=handles, loc=where, **style)
+
+
+def handles_of_lines(panel: Panel, theme: Theme) -> list[Line2D]:
+    """Return a sample of each line of a panel."""
+    return [_sample(line.label, theme.lines, line.color, line.dash) for line in panel.lines]
+
+
+def handles_of_runs(chart: Chart, theme: Theme) -> list[Line2D]:
+    """Explain the colours of several runs, and the styles of their evaluation sets."""
+    runs = [_sample(label, theme.lines, run) for run, label in enumerate(chart.runs)]
+    styles = chart.styles if runs and len(chart.styles) > 1 else {}
+    return [*runs, *(_sample(name, (theme.quiet,), 0, dash) for name, dash in styles.items())]
+
+
+def _sample(label: str, colors: Sequence[Any], color: int, dash: int = 0) -> Line2D:
+    own = colors[color % len(colors)]
+    return Line2D([], [], color=own, linestyle=_dashes(dash), label=_plain(label))
+
+
+def _dashes(dash: int) -> Any:
+    return (0, DASHES[dash]) if DASHES[dash] else "solid"
 
 
 def _plain(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +13,14 @@ import numpy as np
 _MOST = 1e300
 
 
-def drawable(value: float) -> bool:
-    """Return whether a value has a place on an axis.
+def drawable(values: Any) -> Any:
+    """Return for a value, or for each of several, whether it has a place on an axis.
 
     Example:
-        >>> drawable(-1e200), drawable(1e301), drawable(float("nan"))
-        (True, False, False)
+        >>> drawable([-1e200, 1e301, float("nan")]).tolist(), bool(drawable(2.0))
+        ([True, False, False], True)
     """
-    return -_MOST < value < _MOST
+    return np.abs(np.asarray(values, dtype=float)) < _MOST
 
 
 def decimated(values: Sequence[float], pixels: int) -> list[int]:
@@ -35,10 +36,8 @@ def decimated(values: Sequence[float], pixels: int) -> list[int]:
     length = len(values)
     if length <= 2 * pixels:
         return list(range(length))
-    low = np.array(values, dtype=float)
-    missing = ~(np.abs(low) < _MOST)
-    high = np.where(missing, -np.inf, low)
-    low[missing] = np.inf
+    seen = drawable(values)
+    low, high = np.where(seen, values, np.inf), np.where(seen, values, -np.inf)
     chosen = {0, length - 1}
     for begin, end in pairwise(length * pixel // pixels for pixel in range(pixels + 1)):
         chosen |= {begin + int(low[begin:end].argmin()), begin + int(high[begin:end].argmax())}
@@ -52,35 +51,30 @@ def undrawable(values: Sequence[float], pixels: int) -> list[int]:
         >>> undrawable([1.0, float("nan"), 2.0, float("inf")], pixels=600)
         [1, 3]
     """
-    missing = np.flatnonzero(~(np.abs(np.asarray(values, dtype=float)) < _MOST)).tolist()
+    missing = np.flatnonzero(~drawable(values)).tolist()
     return list({index * pixels // len(values): index for index in missing}.values())
 
 
 def smoothed(
     values: Sequence[float], share: float = 0.05, at: Iterable[int] | None = None
 ) -> list[float]:
-    """Return the means of the finite values in a centred window.
+    """Return the means of the finite values in a centred window, NaN where it holds none.
 
     Args:
         values: in order.
         share: width of the window, from 0 to 1 of all values.
         at: indices of the wanted means; by default all.
 
-    Returns:
-        A mean for each; NaN where the window holds nothing finite.
-
     Example:
         >>> smoothed([1.0, 2.0, 3.0, 4.0], share=0.5)
         [1.5, 2.0, 3.0, 3.5]
-        >>> smoothed([1.0, 2.0, 3.0, 4.0], share=0.5, at=[2])
-        [3.0]
     """
-    found, half = np.asarray(values, dtype=float), round(len(values) * share / 2)
-    finite = np.abs(found) < _MOST
+    numbers, half = np.asarray(values, dtype=float), round(len(values) * share / 2)
+    finite = drawable(numbers)
     # Differences of running sums would be quicker, but a huge value would cancel all after it.
     means = []
-    for index in range(len(found)) if at is None else at:
+    for index in range(len(numbers)) if at is None else at:
         window = slice(max(0, index - half), index + half + 1)
-        seen = found[window][finite[window]]
+        seen = numbers[window][finite[window]]
         means.append(float(seen.mean()) if len(seen) else math.nan)
     return means

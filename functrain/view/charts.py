@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functrain.errors import MissingExtraError
-from functrain.plotting import Chart
+from functrain.plotting.chart import Chart
 from functrain.view.blocks import Markup, element
 
 _STYLE = (
@@ -15,14 +15,15 @@ def charts(chart: Chart) -> list[Markup]:
     """Draw each panel of a chart as ``svg``; without matplotlib return how to install it.
 
     Example:
-        >>> from functrain.plotting import Columns, chart_of
+        >>> from functrain.plotting.chart import chart_of
+        >>> from functrain.plotting.columns import Columns
         >>> rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": float("nan")}]
         >>> (svg,) = charts(chart_of({"": Columns.of(rows)}))
         >>> svg.startswith("<svg"), "loss is nan at 2" in svg
         (True, True)
     """
     try:
-        from functrain.plotting.figure import panels_of
+        from functrain.plotting.page_svg import panels_of
     except MissingExtraError as error:
         return [element("p", f"no curves: {error}")]
     return [

@@ -7,8 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 from functrain.errors import ConfigurationError
-from functrain.plotting import Chart
-from functrain.plotting.curves import FORMATS, figure_of
+from functrain.plotting.chart import Chart
+from functrain.plotting.curves import FORMATS
+from functrain.plotting.curves import draw as draw_picture
 from functrain.view.blocks import Markup, element
 from functrain.view.charts import charts
 
@@ -62,7 +63,7 @@ def draw(chart: Chart, path: Path, notes: tuple[str, ...] = ()) -> None:
     if path.suffix.lower() == ".html":
         path.write_text(chart_page(chart, notes), "utf-8")
     else:
-        figure_of(chart, path)
+        draw_picture(chart, path)
 
 
 def check_format(path: Path) -> None:

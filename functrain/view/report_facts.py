@@ -16,7 +16,7 @@ from functrain.checkpoint import Manifest
 from functrain.checkpoint.outline import Scalar, TensorLeaf, outline, read_tensor
 from functrain.errors import FunctrainError, LogError, NoCheckpointError, RunDirectoryError
 from functrain.metrics.log_file import FILE_NAME, Row, stream
-from functrain.plotting import Columns
+from functrain.plotting.columns import Columns
 from functrain.tree import path_string
 from functrain.view.run_checkpoints import CONFIG_NAME, CheckpointSummary, paths_of
 

@@ -9,7 +9,8 @@ import attrs
 
 from functrain.core.schedule import Schedule, ScheduleState
 from functrain.errors import ConfigurationError
-from functrain.plotting import Columns, Options, chart_of
+from functrain.plotting.chart import Options, chart_of
+from functrain.plotting.columns import Columns
 from functrain.plotting.curves import rates
 from functrain.view.blocks import Markup, block, code, element, folding, joined, quiet
 from functrain.view.charts import charts
@@ -62,7 +63,7 @@ def some_rates(schedule: Schedule, steps: int) -> tuple[Sequence[int], list[floa
         name = type(schedule).__name__
         raise ConfigurationError(
             f"{name} has to be followed step by step, and {steps:,} steps are too many for a "
-            f"glance; {name}(...).plot(steps=N) draws them"
+            f"glance; functrain.plotting.schedule(..., steps=N) draws them"
         )
     return range(steps), rates(schedule, steps)
 

@@ -9,7 +9,8 @@ import attrs
 from functrain.core.learning_rate import Schedules
 from functrain.core.program import Program
 from functrain.core.schedule import Schedule
-from functrain.plotting import Columns, chart_of
+from functrain.plotting.chart import chart_of
+from functrain.plotting.columns import Columns
 from functrain.plotting.table import HistoryTable
 from functrain.schedules import Constant
 from functrain.training.history import History, Run

@@ -73,7 +73,8 @@ def test_without_matplotlib_plots_fail_and_a_report_says_what_is_missing(
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "functrain.plotting.figure", raising=False)
+    for name in ("figure", "page_svg"):
+        monkeypatch.delitem(sys.modules, f"functrain.plotting.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(builtins, "__import__", missing)
     run = write(tmp_path / "run", 3)

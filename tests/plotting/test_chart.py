@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from functrain.errors import ConfigurationError
-from functrain.plotting import Chart, Columns, Options, chart_of
+from functrain.plotting import Options
+from functrain.plotting.chart import Chart, chart_of
 from functrain.plotting.colors import BETWEEN, THEMES
+from functrain.plotting.columns import Columns
 
 LIGHT, DARK = THEMES["light"].lines, THEMES["dark"].lines
 
@@ -41,7 +43,7 @@ def test_colours_of_several_runs_tell_the_runs() -> None:
     assert chart.runs == ("a", "b")
     assert lines(chart)["loss"] == [("a", 0, 0), ("a", 0, 1), ("a", 0, 2), ("b", 1, 0), ("b", 1, 1)]
     assert lines(chart)["f1"] == [("b", 1, 0)]
-    assert dict(chart.styles) == {"training": 0, "eval": 1, "eval/ema": 2}
+    assert chart.styles == {"training": 0, "eval": 1, "eval/ema": 2}
 
 
 def test_metrics_are_chosen_by_globs() -> None:

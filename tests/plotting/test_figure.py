@@ -10,12 +10,15 @@ import pytest
 
 import functrain as ft
 from functrain.errors import ConfigurationError
-from functrain.plotting import Columns, Options, chart_of, curves, figure_of
+from functrain.plotting import Options, curves
+from functrain.plotting.chart import chart_of
 from functrain.plotting.colors import INK
+from functrain.plotting.columns import Columns
+from functrain.plotting.curves import draw
 from functrain.training.history import History
 
 pytest.importorskip("matplotlib")
-from functrain.plotting.figure import panels_of
+from functrain.plotting.page_svg import panels_of
 
 ROW = {"loss": 1.0, "lr": 0.1, "grad_norm": 2.0}
 
@@ -45,8 +48,8 @@ def test_runs_are_drawn_over_each_other_with_a_legend(suffix: str, tmp_path: Pat
     rows = [{"step": s, **ROW, "eval/loss": 1.0} for s in range(5)]
     names = ["a $1$", "_hidden", "<c>"]
     chart = chart_of({name: Columns.of(rows) for name in names}, Options(x="step"), "three")
-    figure = figure_of(chart, tmp_path / f"runs.{suffix}")
-    figure_of(chart, tmp_path / f"again.{suffix}")
+    figure = draw(chart, tmp_path / f"runs.{suffix}")
+    draw(chart, tmp_path / f"again.{suffix}")
     picture = (tmp_path / f"runs.{suffix}").read_bytes()
     assert len(picture) > 1_000
     assert picture == (tmp_path / f"again.{suffix}").read_bytes()
@@ -89,7 +92,8 @@ def test_themes_are_light_and_dark() -> None:
 
 def test_a_notebook_shows_figures_and_axes_without_a_magic_command() -> None:
     shell = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
-    for picture in (curves([{"step": 1, "loss": 1.0}]), ft.schedules.Constant(0.1).plot(steps=3)):
+    schedule = ft.plotting.schedule(ft.schedules.Constant(0.1), steps=3)
+    for picture in (curves([{"step": 1, "loss": 1.0}]), schedule):
         data, metadata = shell.format(picture)
         assert data["image/png"][:4] == b"\x89PNG"
         assert 300 < metadata["image/png"]["width"] < 800

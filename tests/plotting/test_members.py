@@ -7,7 +7,8 @@ import math
 import pytest
 
 import functrain as ft
-from functrain.plotting import Columns, chart_of
+from functrain.plotting.chart import chart_of
+from functrain.plotting.columns import Columns
 
 ROWS = [
     {"step": 1, "loss": [4.0, 1.0, 2.0, 3.0, 5.0], "lr": [0.1, 0.2, 0.3, 0.4, 0.5]},

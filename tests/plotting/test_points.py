@@ -9,9 +9,8 @@ from itertools import pairwise
 import pytest
 
 from functrain.errors import LogError
-from functrain.plotting import Columns, smoothed
-from functrain.plotting.columns import x_values
-from functrain.plotting.points import decimated, undrawable
+from functrain.plotting.columns import Columns, x_values
+from functrain.plotting.points import decimated, smoothed, undrawable
 
 
 class TestColumns:

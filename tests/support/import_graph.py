@@ -22,9 +22,6 @@ ROOMS = (
 # Code that has failed imports what explains it, from any room.
 EXPLAINS = "functrain.diagnosis"
 
-# A method that looks into a later room when it is called: ``schedule.plot()`` draws.
-LOOKS_AHEAD = {("functrain.core.schedule", "functrain.plotting")}
-
 
 def modules(root: Path) -> dict[str, Path]:
     """Return the file of each module below a folder that holds ``functrain/``."""
@@ -91,7 +88,7 @@ def _target(module: str, name: str, files: dict[str, Path]) -> str:
 def closure(graph: Graph, start: str) -> set[str]:
     """Return the modules that importing one pulls in: itself, its packages, and theirs.
 
-    The face is left out, since it imports nothing by itself, and so is ``LOOKS_AHEAD``.
+    The face is left out, since it imports nothing by itself.
     """
     found: set[str] = set()
     waiting = {start}
@@ -100,8 +97,7 @@ def closure(graph: Graph, start: str) -> set[str]:
         if name == "functrain" or name in found:
             continue
         found.add(name)
-        ahead = {target for source, target in LOOKS_AHEAD if source == name}
-        waiting |= {*(graph[name] - ahead), name.rpartition(".")[0]}
+        waiting |= {*graph[name], name.rpartition(".")[0]}
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from functrain.plotting import Columns, chart_of
+from functrain.plotting.chart import chart_of
+from functrain.plotting.columns import Columns
 from functrain.view.page import chart_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from pages import Page
 
-from functrain.plotting import Columns, Options, chart_of
+from functrain.plotting.chart import Options, chart_of
+from functrain.plotting.columns import Columns
 from functrain.view import draw
 from functrain.view.page import chart_page
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch.optim import lr_scheduler
 
-from functrain import schedules
+from functrain import plotting, schedules
 from functrain.config.targets import instantiated
 from functrain.errors import ConfigurationError, ScheduleStateError, UnknownLengthError
 from functrain.schedules import (
@@ -72,7 +72,7 @@ def test_what_a_configuration_names_can_be_drawn(name: str) -> None:
     schedule = named(name, ARGUMENTS[name])
     assert isinstance(schedule, Schedule)
     state = schedule.with_horizon(schedule.init(), 20)
-    axes = schedule.plot(steps=20)
+    axes = plotting.schedule(schedule, steps=20)
     assert drawn(axes) == [schedule.lr(state, step) for step in range(20)]
     picture = io.BytesIO()
     axes.figure.savefig(picture)
@@ -84,28 +84,28 @@ def test_a_schedule_that_needs_metrics_says_so(name: str) -> None:
     inner = named(name, BY_METRICS[name])
     for schedule in (inner, Warmup(0.1, 3, then=inner), Sequential([0.1, inner], [3])):
         with pytest.raises(ScheduleStateError, match=f"{type(schedule).__name__}'s lr depends"):
-            schedule.plot(steps=10)
+            plotting.schedule(schedule, steps=10)
     with pytest.raises(ScheduleStateError):
-        from_torch(lr_scheduler.ReduceLROnPlateau, lr=0.1).plot(steps=10)
+        plotting.schedule(from_torch(lr_scheduler.ReduceLROnPlateau, lr=0.1), steps=10)
 
 
 def test_without_steps_the_horizon_is_drawn() -> None:
-    assert drawn(Warmup(0.5, 2, then=Cosine(1.0, steps=2)).plot()) == [0.5, 0.75, 1.0, 0.5]
+    axes = plotting.schedule(Warmup(0.5, 2, then=Cosine(1.0, steps=2)))
+    assert drawn(axes) == [0.5, 0.75, 1.0, 0.5]
     for schedule in (Constant(0.1), Cosine(0.1), Scaled(Cosine(0.1), 2.0)):
-        name = type(schedule).__name__
-        with pytest.raises(UnknownLengthError, match=rf"{name}\(\.\.\.\)\.plot\(steps=N\)"):
-            schedule.plot()
+        with pytest.raises(UnknownLengthError, match=f"{type(schedule).__name__}.*steps=N"):
+            plotting.schedule(schedule)
     for steps in (0, 2.5):
         with pytest.raises(ConfigurationError, match=f"an integer >= 1, got {steps}"):
-            Constant(0.1).plot(steps=steps)  # type: ignore[arg-type]
+            plotting.schedule(Constant(0.1), steps=steps)  # type: ignore[arg-type]
 
 
 def test_several_schedules_on_the_same_axes() -> None:
-    axes = Constant(0.1).plot(steps=5)
-    assert Cosine(0.1).plot(steps=5, ax=axes) is axes
+    axes = plotting.schedule(Constant(0.1), steps=5)
+    assert plotting.schedule(Cosine(0.1), steps=5, ax=axes) is axes
     assert len(axes.lines) == 2
 
 
 def test_a_torch_schedule_is_drawn_by_its_steps() -> None:
     schedule = from_torch(lr_scheduler.StepLR, lr=1.0, step_size=2, gamma=0.5)
-    assert drawn(schedule.plot(steps=5)) == [1.0, 1.0, 0.5, 0.5, 0.25]
+    assert drawn(plotting.schedule(schedule, steps=5)) == [1.0, 1.0, 0.5, 0.5, 0.25]
