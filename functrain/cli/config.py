@@ -1,4 +1,4 @@
-"""``functrain config check | show | schema``: inspect a configuration before it is run."""
+"""``functrain config check | show``: inspect a configuration before it is run."""
 
 from __future__ import annotations
 
@@ -31,9 +31,6 @@ def show(
     unresolved: Annotated[
         bool, typer.Option("--unresolved", help="do not resolve references")
     ] = False,
-    places: Annotated[
-        bool, typer.Option("--places", help="print the file and line of each value")
-    ] = False,
 ) -> None:
     """Print a composed configuration with resolved references."""
     from omegaconf import OmegaConf
@@ -42,17 +39,7 @@ def show(
 
     loaded = config.load(source, overrides or [])
     plain = loaded.composed if unresolved else loaded.plain
-    print(with_places(plain, loaded) if places else OmegaConf.to_yaml(plain).rstrip())
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of configurations, for editors."""
-    import orjson
-
-    from functrain.config.json_schema import json_schema
-
-    print(orjson.dumps(json_schema(), option=orjson.OPT_INDENT_2).decode())
+    print(OmegaConf.to_yaml(plain).rstrip())
 
 
 def summary(loaded: Loaded, built: RunObjects) -> str:
@@ -73,13 +60,3 @@ def summary(loaded: Loaded, built: RunObjects) -> str:
         *([f"seeds {', '.join(map(str, config.seeds))}"] if config.seeds else []),
     ]
     return f"{config.name}: {', '.join(parts)} -> {config.directory}"
-
-
-def with_places(plain: object, loaded: Loaded) -> str:
-    """Format one value per line, with its file and line."""
-    from functrain.cli.run_directory import flat
-    from functrain.config.locations import location_of
-
-    pairs = [(f"{key}: {value}", location_of(key, loaded.places)) for key, value in flat(plain)]
-    width = min(60, max(len(text) for text, _ in pairs))
-    return "\n".join(f"{text:{width}}  # {place or '-'}" for text, place in pairs)

@@ -33,15 +33,10 @@ class AtLeast:
 
 @attrs.frozen
 class Described:
-    """Annotates a value that its Python type does not describe.
+    """Annotates a value with the words for its type in messages, and the key that it needs."""
 
-    Attributes:
-        definition: the name in ``$defs`` of the JSON Schema.
-        words: the description in messages.
-    """
-
-    definition: str
     words: str
+    needs: str | None = None
 
 
 def convert(value: Any, hint: Any, where: str = "") -> Any:
@@ -69,9 +64,9 @@ def convert(value: Any, hint: Any, where: str = "") -> Any:
     kind, note = unannotated(fitting[0])
     if isinstance(note, AtLeast) and value < note.least:
         raise ConfigError(f"expected at least {note.least}, got {value}", where)
-    if isinstance(note, Described) and note.definition == "target" and TARGET not in value:
+    if isinstance(note, Described) and note.needs is not None and note.needs not in value:
         message = "missing; give the import path of a class or function"
-        raise ConfigError(message, join_key(where, TARGET))
+        raise ConfigError(message, join_key(where, note.needs))
     if attrs.has(kind):
         if TARGET not in value:
             return _instance(value, kind, where)

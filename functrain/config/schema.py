@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import attrs
 
 from functrain.config.conversion import AtLeast, Described
+from functrain.config.targets import TARGET
 from functrain.core.ema import EMA, SWA
 from functrain.distributed.placement import Placement
 from functrain.errors import ConfigError, ConfigurationError
@@ -15,25 +16,16 @@ from functrain.errors.paths import expanded
 from functrain.training.early_stopping.rules import EarlyStop
 
 # A mapping with ``_target_``; one of these, or several by name.
-Target: TypeAlias = Annotated[dict[str, Any], Described("target", "a mapping with _target_")]
-Targets: TypeAlias = Annotated[dict[str, Any], Described("targets", "a mapping with _target_")]
-ImportPath: TypeAlias = Annotated[str, Described("import_path", "an import path")]
+Target: TypeAlias = Annotated[dict[str, Any], Described("a mapping with _target_", needs=TARGET)]
+Targets: TypeAlias = Annotated[dict[str, Any], Described("a mapping with _target_")]
+ImportPath: TypeAlias = Annotated[str, Described("an import path")]
 _OF_MODEL = ("model", "loss", "optimizer")
-Duration: TypeAlias = Annotated[str, Described("duration", "a duration such as '10 epochs'")]
+Duration: TypeAlias = Annotated[str, Described("a duration such as '10 epochs'")]
 
 
 @attrs.frozen(kw_only=True)
 class CompiledOptions:
-    """Arguments of ``functrain.compiled``.
-
-    Attributes:
-        mode: a mode of ``torch.compile``, such as ``max-autotune``.
-        options: settings of Inductor by name.
-        backend: a backend of ``torch.compile``, or ``eager`` for the graph uncompiled.
-        directory: the directory of graphs that are compiled ahead of time.
-        fallback: if a step cannot be compiled, warn and run it eagerly.
-        update: by the optimizer's ``kernel``, or its rule compiled as a ``graph``.
-    """
+    """Arguments of ``functrain.compiled``."""
 
     mode: str | None = None
     options: dict[str, Any] | None = None
@@ -45,12 +37,7 @@ class CompiledOptions:
 
 @attrs.frozen(kw_only=True)
 class SharpnessOptions:
-    """Arguments of ``functrain.sharpness_aware``.
-
-    Attributes:
-        rho: distance at which gradients are computed, in the norm of all parameters together.
-        adaptive: scale the distance by the size of each weight.
-    """
+    """Arguments of ``functrain.sharpness_aware``."""
 
     rho: float = 0.05
     adaptive: bool = False
@@ -60,24 +47,8 @@ class SharpnessOptions:
 class ProgramOptions:
     """Arguments of ``functrain.program`` except model, loss and optimizer, and transformations.
 
-    Attributes:
-        clip_norm: bound on the norm of all gradients together.
-        clip_value: bound on each gradient element.
-        accumulate: micro-batches per step.
-        precision: of the forward pass; all but ``float32`` are autocast.
-        ema: a decay, or a mapping of the options of ``functrain.EMA`` or ``functrain.SWA``.
-        nonfinite: action of a step with NaN or infinite loss or gradients.
-        trainable: patterns of the paths to train; by default those that require gradients.
-        eval_gradients: evaluate with gradients, for a loss that differentiates by itself.
-        detect_anomaly: name the module and the operation of the first NaN or infinity.
-        random: generators of Python and NumPy to seed in each step, ``python`` or ``numpy``.
-        sharpness_aware: sharpness-aware minimization, with its options.
-        parts: into how many parts each batch is cut; as many processes may train, all with the
-            same result (``functrain.sharded``).
-        buffers: rules by pattern for buffers that forwards change, ``mean``, ``sum`` or ``first``;
-            only with ``parts``.
-        compiled: the step as one compiled graph: ``true``, or a mapping of options.
-        donated: steps consume their input state (``fit`` enables this itself where possible).
+    ``compiled`` and ``sharpness_aware`` are ``true``, or a mapping of options; ``parts`` and
+    ``buffers`` are arguments of ``functrain.sharded``.
     """
 
     clip_norm: float | None = None
@@ -99,15 +70,7 @@ class ProgramOptions:
 
 @attrs.frozen(kw_only=True)
 class PopulationOptions:
-    """Arguments of ``functrain.population``.
-
-    Attributes:
-        hyperparameters: by path, such as ``lr`` or ``weight_decay``, a list with a value, or the
-            target of a schedule, for each member.
-        seeds: one for each member, or one for all; by default 0, 1, 2, ...
-        batches: ``shared``, or ``own`` where the data gives a batch for each member.
-        chunk_size: how many members are computed at once.
-    """
+    """Arguments of ``functrain.population``; a hyperparameter may be the target of a schedule."""
 
     hyperparameters: dict[str, Any] = attrs.field(factory=dict)
     seeds: list[int] | int | None = None
@@ -117,21 +80,7 @@ class PopulationOptions:
 
 @attrs.frozen(kw_only=True)
 class FitOptions:
-    """Arguments of ``functrain.fit`` that are plain values.
-
-    Attributes:
-        until: a duration (``10 epochs``, ``500 steps``), or several; the first one ends the run.
-        eval_every: interval of evaluations.
-        save_every: interval of checkpoints.
-        resume: ``true`` resumes from the newest checkpoint, ``false`` rejects a directory with
-            checkpoints; ``best``, a step, or the path of a checkpoint or run resume from there.
-        restore_best: end with the best weights instead of the last ones.
-        schedule_end: beyond the end of the learning rate schedule, ``keep`` its last rate,
-            ``stretch`` the curve to the new length of the run, or ``restart`` it for the rest.
-        sanity_batches: batches of each evaluation set to evaluate before the first step.
-        limit_train_batches: for a quick try, batches in an epoch, at most.
-        limit_eval_batches: batches of each evaluation set, at most.
-    """
+    """Arguments of ``functrain.fit`` that are plain values."""
 
     until: Duration | list[Duration]
     eval_every: Duration = "1 epoch"
@@ -146,19 +95,7 @@ class FitOptions:
 
 @attrs.frozen(kw_only=True)
 class CheckpointOptions:
-    """Arguments of ``functrain.Checkpoints`` except the directory.
-
-    Attributes:
-        keep_last: number of newest checkpoints to keep; ``null`` keeps all.
-        keep_best: number of best checkpoints to keep in addition.
-        monitor: metric that determines the best, such as ``eval/ema/accuracy``.
-        mode: whether the minimum or the maximum is best; by default from the metric or its name.
-        keep_every_steps: keep each checkpoint at a multiple of this number of steps.
-        keep_every_minutes: keep one checkpoint in this number of minutes.
-        keep: targets of further rules, see ``functrain.checkpoint.retention``.
-        background: write during the next steps.
-        share_frozen: write tensors that never change only once.
-    """
+    """Arguments of ``functrain.Checkpoints`` except the directory."""
 
     keep_last: Annotated[int, AtLeast(1)] | None = 3
     keep_best: Annotated[int, AtLeast(0)] = 1

@@ -1,4 +1,4 @@
-"""``functrain config check | show | schema``."""
+"""``functrain config check | show``."""
 
 from __future__ import annotations
 
@@ -34,15 +34,3 @@ def test_show_prints_the_composed_and_resolved_configuration(functrain: Run) -> 
     assert (shown["directory"], shown["data"]["seed"]) == ("runs/digits", 3)
     raw = yaml.safe_load(functrain("config", "show", "digits", "--unresolved").out)
     assert (raw["directory"], raw["data"]["seed"]) == ("runs/${name}", "${seed}")
-
-
-def test_show_prints_the_location_of_a_value(functrain: Run) -> None:
-    said = functrain("config", "show", "digits", "seed=3", "--places").out
-    assert "model.width: 32" in said
-    assert "functrain/examples/digits.yaml:10" in said
-    (line,) = [line for line in said.splitlines() if line.startswith("seed:")]
-    assert line.endswith("# -")
-
-
-def test_schema_is_json(functrain: Run) -> None:
-    assert functrain("config", "schema").json["title"] == "functrain"
