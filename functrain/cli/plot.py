@@ -29,13 +29,13 @@ def plot(paths: Sequence[Path], out: Path | None, options: Options, console: Con
 
 def _read(paths: Sequence[Path]) -> tuple[dict[str, Columns], tuple[str, ...]]:
     """Return columns by short names of the runs, and notes about skipped or damaged runs."""
-    found = [(path, read_log(path)) for path in paths]
-    drawn = [(path, log.columns) for path, log in found if log.columns.length]
+    logs = [(path, *read_log(path)) for path in paths]
+    drawn = [(path, columns) for path, columns, _ in logs if columns.length]
     if not drawn:
         log = paths[0] / FILE_NAME
         raise LogError(f"there is nothing to draw: {log} has no steps")
-    damaged = [log.problem for _, log in found if log.problem and log.columns.length]
-    empty = [f"skipped {path}: no steps" for path, log in found if not log.columns.length]
+    damaged = [problem for _, columns, problem in logs if problem and columns.length]
+    empty = [f"skipped {path}: no steps" for path, columns, _ in logs if not columns.length]
     names = short_names([path for path, _ in drawn])
     runs = {name: columns for name, (_, columns) in zip(names, drawn, strict=True)}
     return runs, (*(f"drawn up to there: {problem}" for problem in damaged), *empty)

@@ -21,7 +21,7 @@ from functrain.training.progress.output import (
     evaluation_name,
     in_notebook,
 )
-from functrain.view.charts import titled
+from functrain.view.page import titled
 
 # Drawing a long run takes longer, so it happens less often: at most this share of the time.
 _SHARE = 0.05

@@ -6,62 +6,45 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-import attrs
-
 from functrain.metrics.by_member import extremes
 from functrain.plotting.metric_names import POSITIONS, chosen, is_evaluation
 
 _HEAD, _TAIL = 3, 4
-_WIDTH = 100
 Row = Mapping[str, Any]
 Group = tuple[str, list[str]]  # "training" or "evaluation", "" for positions; and the columns
 
 
-@attrs.frozen
-class HistoryTable:
-    """The cells of a history as text.
+def text(rows: Sequence[Row], width: int | None = 100) -> str:
+    """Return the first and last rows as a table of so many characters; None keeps every column.
 
-    Attributes:
-        title: how many steps and metrics there are.
-        cells: rows, each by column; a cell may be missing.
-        left_out: metrics without a column.
+    Example:
+        >>> print(text([{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25, "eval/loss": 1.0}]))
+        History: 2 steps, 2 metrics
+             | training | evaluation
+        step |     loss |  eval/loss
+           1 |      0.5 |
+           2 |     0.25 |          1
     """
-
-    title: str
-    groups: list[Group]
-    cells: list[dict[str, str]]
-    left_out: list[str]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], width: int | None = None) -> HistoryTable:
-        """Lay out the first and last rows.
-
-        ``width`` is of the whole table in characters; None keeps every column.
-        """
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        cells = _cells(rows)
-        columns = [name for name in names if name in POSITIONS]
-        columns += sorted(chosen(names), key=lambda name: is_evaluation(name, names))
-        if width is not None:
-            columns = _fitting(columns, cells, width)
-        metrics = sum(name not in POSITIONS for name in names)
-        title = f"History: {_count(len(rows), 'step')}, {_count(metrics, 'metric')}"
-        left_out = [name for name in names if name not in columns]
-        return cls(title, _groups(columns, names), cells, left_out)
-
-
-def text(rows: Sequence[Row]) -> str:
-    """Return the table for a terminal, at most 100 characters wide."""
     if not rows:
         return "History: no steps"
-    table = HistoryTable.of(rows, _WIDTH)
-    widths = _widths(table)
-    kinds = (kind.rjust(_span(group, widths)) for kind, group in table.groups)
-    heads = [" | ".join(kinds).rstrip()] if len(table.groups) > 1 else []
-    names = {name: name for _, group in table.groups for name in group}
-    lines = (_line(row, table.groups, widths) for row in (names, *table.cells))
-    rest = [f"and {', '.join(table.left_out)}"] if table.left_out else []
-    return "\n".join([table.title, *heads, *lines, *rest])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    metrics = [name for name in names if name not in POSITIONS]
+    cells = _cells(rows)
+    columns = [name for name in names if name in POSITIONS]
+    columns += sorted(chosen(names), key=lambda name: is_evaluation(name, names))
+    if width is not None:
+        columns = _fitting(columns, cells, width)
+    groups = _groups(columns, names)
+    widths = _widths(groups, cells)
+    kinds = (kind.rjust(_span(group, widths)) for kind, group in groups)
+    heads = [" | ".join(kinds).rstrip()] if len(groups) > 1 else []
+    lines = (
+        _line(row, groups, widths) for row in (dict(zip(columns, columns, strict=True)), *cells)
+    )
+    left_out = [name for name in names if name not in columns]
+    title = f"History: {_count(len(rows), 'step')}, {_count(len(metrics), 'metric')}"
+    rest = [f"and {', '.join(left_out)}"] if left_out else []
+    return "\n".join([title, *heads, *lines, *rest])
 
 
 def _count(number: int, noun: str) -> str:
@@ -104,10 +87,10 @@ def _fitting(columns: Sequence[str], cells: Sequence[Mapping[str, str]], width: 
     return kept
 
 
-def _widths(table: HistoryTable) -> dict[str, int]:
+def _widths(groups: Sequence[Group], cells: Sequence[Mapping[str, str]]) -> dict[str, int]:
     """Return the width of each column; the first of a group makes room for the group's name."""
-    widths = {name: _width(name, table.cells) for _, group in table.groups for name in group}
-    for kind, group in table.groups:
+    widths = {name: _width(name, cells) for _, group in groups for name in group}
+    for kind, group in groups:
         widths[group[0]] += max(0, len(kind) - _span(group, widths))
     return widths
 

@@ -3,11 +3,11 @@
 Begin with ``notebook.py`` and ``run_report.py``.
 
 * ``notebook``: which module shows which class, and IPython's formatters;
-  ``state_html``, ``schedule_html`` and ``values_html`` make the HTML, from ``blocks``,
-  ``charts`` and ``value_summary``.
+  ``state_html``, ``schedule_html`` and ``values_html`` make the HTML, from ``blocks``
+  and ``value_summary``.
 * ``run_report``: one run as one page; ``report_facts`` reads the run directory and logs,
   ``report_findings`` judges whether the run has ended and collects problems.
-* ``page``: an HTML page, and a chart in a file.
+* ``page``: charts as SVG, an HTML page, and a chart in a file.
 * ``run_checkpoints``: what is in the directories of runs.
 * ``blocks`` and ``plain_text``: text that is safe to show.
 """

@@ -52,15 +52,29 @@ def folding(summary: Iterable[object], *children: object, unfolded: bool = False
     )
 
 
-def table(rows: Iterable[Sequence[object]], heads: Sequence[str] = ()) -> Markup:
-    """Return a table, aligned to the left."""
-    body = (
-        element("tr", *(element("td", cell, style=_CELL) for cell in row), style=_ROW)
-        for row in rows
-    )
-    named = (element("th", head, style=f"{_CELL};font-weight:600") for head in heads)
-    head = [element("tr", *named, style=_ROW)] if heads else []
-    return element("table", *head, *body, style=_TABLE)
+def table(
+    rows: Iterable[Sequence[object]],
+    heads: Sequence[str] = (),
+    classes: Sequence[str | None] = (),
+) -> Markup:
+    """Return a table, aligned to the left.
+
+    With ``classes`` of its columns, the style sheet of a page styles it; in a notebook, which has
+    no such sheet, the table brings its style along.
+    """
+    lines = [("th", heads)] if heads else []
+    cells = (_row(tag, row, classes) for tag, row in (*lines, *(("td", row) for row in rows)))
+    if classes:
+        return element("div", element("table", *cells), class_="scroll")
+    return element("table", *cells, style=_TABLE)
+
+
+def _row(tag: str, cells: Sequence[object], classes: Sequence[str | None]) -> Markup:
+    if classes:
+        pairs = zip(cells, classes, strict=True)
+        return element("tr", *(element(tag, cell, class_=kind) for cell, kind in pairs))
+    style = f"{_CELL};font-weight:600" if tag == "th" else _CELL
+    return element("tr", *(element(tag, cell, style=style) for cell in cells), style=_ROW)
 
 
 _EMPTY = frozenset({"meta", "path"})

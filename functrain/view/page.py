@@ -1,4 +1,4 @@
-"""A self-contained HTML page: curves as SVG, one style sheet, no script; and charts in files."""
+"""Charts as inline SVG, and self-contained HTML pages: one style sheet, no script."""
 
 from __future__ import annotations
 
@@ -6,16 +6,46 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from functrain.errors import ConfigurationError
+from functrain.errors import ConfigurationError, MissingExtraError
 from functrain.plotting.chart import Chart
 from functrain.plotting.curves import FORMATS
 from functrain.plotting.curves import draw as draw_picture
 from functrain.view.blocks import Markup, element
-from functrain.view.charts import charts
 
 # No network and no script, in case a name smuggles one into the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _FORMATS = (*FORMATS, ".html")
+_SVG = "display:block;width:100%;height:auto;stroke-linejoin:round;font-family:system-ui,sans-serif"
+_BESIDE = "display:inline-block;width:460px;max-width:100%;margin:.4em 1.5em 0 0"
+
+
+def charts(chart: Chart) -> list[Markup]:
+    """Draw each panel of a chart as ``svg``, in the colours of the text around it.
+
+    Without matplotlib, return how to install it.
+    """
+    try:
+        from functrain.plotting.page_svg import panels_of
+    except MissingExtraError as error:
+        return [element("p", f"no curves: {error}")]
+    return [
+        element(
+            "svg",
+            element("title", panel.in_words(chart.x)),
+            Markup(body),
+            viewBox=box,
+            role="img",
+            style=_SVG,
+        )
+        for panel, (box, body) in zip(chart.panels, panels_of(chart), strict=True)
+    ]
+
+
+def titled(chart: Chart) -> Markup:
+    """Draw the panels of a chart in a notebook side by side, each under its title."""
+    pairs = zip(chart.panels, charts(chart), strict=False)
+    panels = (element("div", element("b", each.title), svg, style=_BESIDE) for each, svg in pairs)
+    return element("div", *panels)
 
 
 def page(title: str, *body: object) -> str:
@@ -32,12 +62,9 @@ def page(title: str, *body: object) -> str:
 
 
 def chart_html(chart: Chart) -> Markup:
-    """Return the panels of a chart, each under its title."""
-    drawn = charts(chart)
-    panels = (
-        element("figure", element("h3", panel.title), svg)
-        for panel, svg in zip(chart.panels, drawn, strict=False)
-    )
+    """Draw the panels of a chart on a page, each under its title."""
+    pairs = zip(chart.panels, charts(chart), strict=False)
+    panels = (element("figure", element("h3", each.title), svg) for each, svg in pairs)
     return element("div", *panels, class_="panels")
 
 

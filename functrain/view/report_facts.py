@@ -67,19 +67,19 @@ def read_facts(directory: Path) -> Facts:
     if not directory.is_dir():
         raise RunDirectoryError(errno.ENOENT, f"there is no run in {directory}")
     problems: list[str] = []
-    log = read_log(directory)
+    columns, damage = read_log(directory)
     checkpoints = tuple(_checkpoints(directory, problems))
     config = _config(directory / CONFIG_NAME, problems)
-    if not (log.columns.length or checkpoints or config):
+    if not (columns.length or checkpoints or config):
         raise RunDirectoryError(
             errno.ENOENT, f"there is no run in {directory}: no log, no checkpoint, no {CONFIG_NAME}"
         )
     values = _values(checkpoints, problems)
-    if log.problem is not None:
-        problems.insert(0, log.problem)
-    elif not log.columns.length:
+    if damage is not None:
+        problems.insert(0, damage)
+    elif not columns.length:
         problems.insert(0, "the log has no steps")
-    return Facts(directory, log.columns, config, checkpoints, values, tuple(problems))
+    return Facts(directory, columns, config, checkpoints, values, tuple(problems))
 
 
 def _checkpoints(directory: Path, problems: list[str]) -> Iterator[CheckpointSummary]:
@@ -139,24 +139,11 @@ def set_aside(directory: Path) -> list[str]:
 _MARKS = (FILE_NAME, "FORMAT")
 
 
-@attrs.frozen(eq=False)
-class RunLog:
-    """The log of a run, up to its end or to the first damaged line.
-
-    Attributes:
-        columns: everything before that line.
-        problem: why there is no more, or ``None``.
-    """
-
-    columns: Columns
-    problem: str | None
-
-
-def read_log(directory: Path) -> RunLog:
-    """Read the log of a run directory as far as possible.
+def read_log(directory: Path) -> tuple[Columns, str | None]:
+    """Return the log of a run directory as far as it can be read, and why there is no more.
 
     Example:
-        >>> read_log(Path("nowhere")).problem
+        >>> read_log(Path("nowhere"))[1]
         'nowhere cannot be read: No such file or directory'
     """
     problems: list[str] = []
@@ -167,8 +154,7 @@ def read_log(directory: Path) -> RunLog:
         except LogError as error:
             problems.append(str(error))
 
-    columns = Columns.of(rows())
-    return RunLog(columns, next(iter(problems), None))
+    return Columns.of(rows()), next(iter(problems), None)
 
 
 def runs_at(paths: Sequence[Path]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from functrain.plotting.chart import chart_of
 from functrain.plotting.metric_names import POSITIONS
 from functrain.plotting.points import drawable
 from functrain.tree.printing import byte_size
-from functrain.view.blocks import Markup, element, joined
+from functrain.view.blocks import Markup, element, joined, table
 from functrain.view.page import chart_html, page
 from functrain.view.plain_text import metrics_text, moment
 from functrain.view.report_facts import Facts, read_facts
@@ -109,9 +109,9 @@ def _metrics(facts: Facts) -> Markup:
     names = [name for name in columns.names() if name not in POSITIONS]
     if not names:
         return joined()
-    heads = ("metric", "last", "at step", "min", "at step ", "max", "at step  ")
+    heads = ("metric", "last", "at step", "min", "at step", "max", "at step")
     rows = (_metric(facts, name) for name in names)
-    return joined(element("h2", "Metrics"), _table(heads, rows, heads[1:]))
+    return joined(element("h2", "Metrics"), table(rows, heads, (None, *["number"] * 6)))
 
 
 def _metric(facts: Facts, name: str) -> list[str]:
@@ -145,14 +145,15 @@ def _checkpoints(facts: Facts) -> Markup:
         for each in facts.checkpoints
     ]
     heads = ("step", "", "saved (UTC)", "size", "metrics")
-    return joined(element("h2", "Checkpoints"), _table(heads, rows, heads[:-1]))
+    return joined(element("h2", "Checkpoints"), table(rows, heads, (*["number"] * 4, None)))
 
 
 def _details(title: str, data: object, **more: object) -> Markup:
     if not data:
         return joined()
     whole = {**data, **more} if isinstance(data, dict) else data
-    return element("details", element("summary", title), _nested(whole), open="")
+    values = table(_flat(whole), classes=("name", "value"))
+    return element("details", element("summary", title), values, open="")
 
 
 def _environment(facts: Facts) -> dict[str, object]:
@@ -162,36 +163,10 @@ def _environment(facts: Facts) -> dict[str, object]:
     return {**facts.newest.versions, **(recorded if isinstance(recorded, dict) else {})}
 
 
-# -- plain data as tables, which the style sheet of the page styles ------------------------------
-
-
 def _facts(pairs: Iterable[tuple[str, object]]) -> Markup:
     """Return a few values under their names, side by side."""
     cells = (element("div", element("dt", name), element("dd", value)) for name, value in pairs)
     return element("dl", *cells, class_="facts")
-
-
-def _nested(data: object) -> Markup:
-    """Return nested data as a table of dotted names and values."""
-    rows = (
-        element("tr", element("td", name, class_="name"), element("td", value, class_="value"))
-        for name, value in _flat(data)
-    )
-    return element("div", element("table", *rows), class_="scroll")
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str]) -> Markup:
-    """Return a table whose columns with these headings are aligned to the right."""
-    kinds = ["number" if head in right else None for head in heads]
-    head = (element("th", name, class_=kind) for name, kind in zip(heads, kinds, strict=True))
-    body = (
-        element(
-            "tr", *(element("td", cell, class_=kind) for cell, kind in zip(row, kinds, strict=True))
-        )
-        for row in rows
-    )
-    whole = element("table", element("thead", element("tr", *head)), element("tbody", *body))
-    return element("div", whole, class_="scroll")
 
 
 def _flat(data: object, name: str = "") -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from functrain.plotting.chart import Options, chart_of
 from functrain.plotting.columns import Columns
 from functrain.plotting.curves import rates
 from functrain.view.blocks import Markup, block, code, element, folding, joined, quiet
-from functrain.view.charts import charts
+from functrain.view.page import charts
 
 # A schedule without an end is drawn for the first of these run lengths that it fits into.
 _ASSUMED = (1000, 10_000, 100_000, 1_000_000)

@@ -11,18 +11,18 @@ from functrain.core.program import Program
 from functrain.core.schedule import Schedule
 from functrain.plotting.chart import chart_of
 from functrain.plotting.columns import Columns
-from functrain.plotting.table import HistoryTable
+from functrain.plotting.table import text
 from functrain.schedules import Constant
 from functrain.training.history import History, Run
 from functrain.tree.compare import Difference, ulps_text
 from functrain.tree.nodes import path_string
-from functrain.view.blocks import Markup, block, code, element, folding, joined, quiet, table
-from functrain.view.charts import titled
+from functrain.view.blocks import Markup, block, code, element, folding, quiet, table
+from functrain.view.page import titled
 from functrain.view.plain_text import apart, number
 from functrain.view.schedule_html import curve
 
 _CHARTS = 6  # metrics beyond these are only named
-_NUMBER = "text-align:right"
+_TEXT = "overflow-x:auto;background:none;color:inherit;border:0"
 _MOST_DIFFERENCES = 100
 _HEADS = ("path", "elements", "the first at", "first", "second", "at most", "max abs")
 
@@ -59,24 +59,8 @@ def _run_facts(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def history_html(history: History) -> Markup:
-    """Return the table."""
-    if not len(history):
-        return element("b", "History: no steps")
-    shown = HistoryTable.of(history.rows)
-    columns = [name for _, group in shown.groups for name in group]
-    kinds = (element("th", kind, colspan=len(group)) for kind, group in shown.groups)
-    heads = (element("th", name, style=_NUMBER) for name in columns)
-    body = (
-        element("tr", *(element("td", row.get(name, ""), style=_NUMBER) for name in columns))
-        for row in shown.cells
-    )
-    drawn = element(
-        "table",
-        element("thead", element("tr", *kinds), element("tr", *heads)),
-        element("tbody", *body),
-    )
-    rest = [f"and {', '.join(shown.left_out)}"] if shown.left_out else []
-    return joined(element("b", shown.title), drawn, *rest)
+    """Return the table of the first and last rows, with all of its columns."""
+    return element("pre", text(history.rows, width=None), style=_TEXT)
 
 
 def differences_html(differences: Sequence[Difference]) -> Markup:
