@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 from rich.console import Console
 
 import functrain as ft
@@ -22,9 +21,9 @@ from functrain.errors import ConfigError, MissingExtraError
 from functrain.errors.optional import require
 from functrain.errors.paths import absolute
 from functrain.search import report, search
-from functrain.search.arguments import direction_of
+from functrain.search.arguments import find_direction
 from functrain.search.manifest import read_settings
-from functrain.search.objective import describe_fit, with_rules
+from functrain.search.objective import describe_fit
 from functrain.search.study import open_study
 from functrain.training.events import Listener
 from functrain.view import plain_text
@@ -42,7 +41,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     logging.set_verbosity(logging.WARNING)
     directory = absolute(options.directory)
     if only_report:
-        direction = direction_of(options.metric, options.direction)
+        direction = find_direction(options.metric, options.direction)
         _print(open_study(directory, direction, None, new=False), options, directory, console)
         return 0
     for name in set(OWN_KEYS) & options.space.keys():
@@ -50,11 +49,7 @@ def run(source: str, overrides: list[str], console: Console, only_report: bool) 
     base = load_trial(options, {})
     set_torch_options(base.config)
     if base.config.population is not None:
-        raise ConfigError(
-            "the base of a search is one run; population: 8 in the file of the search trains 8 "
-            "trials by one step",
-            "base.population",
-        )
+        raise ConfigError("the base of a search is one run; leave it out", "base.population")
     with config.importable(base):
         example = {name: parameter.example for name, parameter in options.space.items()}
         built = config.build(load_trial(options, example).config)  # finds mistakes early
@@ -143,9 +138,6 @@ def _cells(row: report.Row, names: Sequence[str], style: str) -> list[object]:
 
 # The search sets these keys for each trial.
 OWN_KEYS = ("seed", "directory", "name")
-# Only these sections may hold what members of a population have of their own.
-_OF_MEMBERS = ("optimizer", "schedule")
-_OF_PROGRAM = ("clip_norm", "clip_value", "ema")
 
 
 @attrs.frozen
@@ -167,37 +159,18 @@ class Trial:
         seed: int,
         directory: Path,
         listeners: list[Listener],
-        population: Mapping[str, Any] | None = None,
     ) -> ft.Run:
-        """Run one seed of a trial, or of a population of trials."""
+        """Run one seed of a trial."""
         own: dict[str, Any] = {"seed": seed, "directory": str(directory)}
         own["name"] = directory.parent.name
-        if population is not None:
-            own["population"] = population
         loaded = load_trial(self.options, {**params, **own})
         built = config.build(loaded.config)
-        if built.eval_data is not None:
-            built = attrs.evolve(built, early_stop=with_rules(built.early_stop, listeners))
         # Silent without a terminal, but there, so that fit adds no bar of its own.
         console = self.console if self.console.is_terminal else Console(quiet=True)
         with built.store.lock():
             state = None if built.store.steps() else built.initial()
             ConfigurationFile(directory, to_write(loaded, loaded.plain)).write()
             return fit(loaded.config, built, state, console, listeners)
-
-    def key(self, params: dict[str, Any]) -> Hashable:
-        """Return the configuration without the sections that may differ between members."""
-        plain = load_trial(self.options, params).plain
-        rest = {k: v for k, v in plain.items() if k not in (*OWN_KEYS, *_OF_MEMBERS)}
-        program = {k: v for k, v in (plain.get("program") or {}).items() if k not in _OF_PROGRAM}
-        return orjson.dumps({**rest, "program": program}, option=orjson.OPT_SORT_KEYS)
-
-    def program(self, params: dict[str, Any]) -> ft.Program:
-        """Return the program of a trial, eager."""
-        options = load_trial(self.options, params).config
-        eager = attrs.evolve(options.program, compiled=False, donated=False)
-        program: ft.Program = config.build_program(attrs.evolve(options, program=eager))
-        return program
 
 
 def load_trial(options: SearchConfig, params: Mapping[str, Any]) -> config.Loaded:

@@ -269,9 +269,6 @@ class SearchConfig:
         name: the name of the search, by default that of the file.
         directory: the directory of the search, by default ``runs/NAME``.
         seeds: each trial runs with all of these, by default with ``seeds`` or ``seed`` of the base.
-        population: draw so many trials at once; those that differ only in numbers of optimizer,
-            schedule, clipping or EMA train as one population.
-        halving: ``every``, ``keep`` and ``least`` of successive halving in a population.
     """
 
     base: str
@@ -287,6 +284,4 @@ class SearchConfig:
     seeds: list[int] | None = attrs.field(default=None, validator=_distinct)
     sampler: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None
-    population: Annotated[int, AtLeast(1)] = 1
-    halving: dict[str, Any] | None = None
     max_failures: Annotated[int, AtLeast(1)] = 5

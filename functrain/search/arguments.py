@@ -1,4 +1,4 @@
-"""The arguments of a search: checked, and in the form that the loop takes."""
+"""Check the arguments of a search."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from functrain.errors import ConfigurationError, SearchError
 from functrain.errors.nearest import nearest
 from functrain.errors.validators import is_integer
 from functrain.metrics.mode import mode_of_name, name_hint
+from functrain.training.agreement import started
 from functrain.training.durations import Duration, Minutes, duration
-from functrain.training.early_stopping import Halving
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
-_DIRECTIONS, _VALUES = ("minimize", "maximize"), ("last", "best")
 
 
-def direction_of(metric: str, direction: Direction | None) -> Direction:
+def find_direction(metric: str, direction: Direction | None) -> Direction:
     """Return the user's choice of a direction, or the one that a well-known name implies.
 
     Example:
-        >>> direction_of("eval/accuracy", None), direction_of("eval/score", "minimize")
+        >>> find_direction("eval/accuracy", None), find_direction("eval/score", "minimize")
         ('maximize', 'minimize')
     """
     if direction is not None:
@@ -37,33 +36,35 @@ def direction_of(metric: str, direction: Direction | None) -> Direction:
     return "minimize" if mode == "min" else "maximize"
 
 
-def check(direction: str, value: str, trials: int, seeds: Sequence[int], failures: int) -> None:
-    for name, given, known in (("direction", direction, _DIRECTIONS), ("value", value, _VALUES)):
-        if given not in known:
-            raise SearchError(
-                f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
-            )
-    for name, number in (("trials", trials), ("max_failures", failures)):
-        if not is_integer(number, 1):
-            raise SearchError(f"{name}: expected a whole number of at least 1, got {number!r}")
-    if not all(map(is_integer, seeds)) or not seeds or len(set(seeds)) < len(seeds):
+def require_one_process() -> None:
+    """Refuse a search in each of several processes that train together."""
+    if started() > 1:
+        raise ConfigurationError(
+            f"search: {started()} processes were started to train together, and each would draw "
+            "trials of its own. Start one process, or several on their own without torchrun, srun "
+            "and their variables (WORLD_SIZE, SLURM_NTASKS): these share the trials of a directory"
+        )
+
+
+def check_word(name: str, given: str, known: tuple[str, ...]) -> None:
+    """Refuse a word other than the known ones."""
+    if given not in known:
+        raise SearchError(
+            f"{name}: expected {' or '.join(known)}, got {given!r}{nearest(given, known)}"
+        )
+
+
+def check_counts(**numbers: int) -> None:
+    """Refuse anything but whole numbers of at least 1."""
+    for name, given in numbers.items():
+        if not is_integer(given, 1):
+            raise SearchError(f"{name}: expected a whole number of at least 1, got {given!r}")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse seeds that are equal, no whole numbers, or none at all."""
+    if not seeds or not all(map(is_integer, seeds)) or len(set(seeds)) < len(seeds):
         raise SearchError(f"seeds: expected different whole numbers, got {list(seeds)}")
-
-
-def as_halving(given: Any, metric: str, direction: Direction) -> Halving | None:
-    """Return the rule of successive halving, which ranks trials by the metric of the search."""
-    if given is None:
-        return None
-    names = ("every", "keep", "least")
-    if isinstance(given, Halving):
-        given = {name: getattr(given, name) for name in names}
-    for name in given:
-        if name not in names:
-            raise SearchError(f"halving.{name}: unknown key{nearest(name, names)}")
-    try:
-        return Halving(metric, **given, mode="min" if direction == "minimize" else "max")
-    except ConfigurationError as error:
-        raise SearchError(f"halving: {error}") from error
 
 
 def check_objective(objective: Any) -> None:
@@ -84,21 +85,8 @@ def check_objective(objective: Any) -> None:
         ) from None
 
 
-def check_population(objective: Any, population: Any, halving: Halving | None) -> None:
-    """Refuse a population that the objective cannot train."""
-    if not is_integer(population, 1):
-        raise SearchError(f"population: expected a whole number of at least 1, got {population!r}")
-    if population == 1 and halving is not None:
-        raise SearchError("halving ranks the trials of a population: give population=8, say")
-    if population > 1 and not hasattr(objective, "program"):
-        raise SearchError(
-            f"population={population} trains several trials by one step: expected an objective "
-            f"such as functrain.search.ProgramObjective, got a {type(objective).__name__}, which "
-            "trains one"
-        )
-
-
 def seconds(timeout: Duration | str | None) -> float:
+    """Return the limit of a search in seconds."""
     if timeout is None:
         return math.inf
     limit = duration(timeout)

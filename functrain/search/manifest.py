@@ -1,4 +1,4 @@
-"""The files of a search: its settings, its populations, and the result of each seed of a trial.
+"""The files of a search: its settings, and the result of each seed of a trial.
 
 Each file is written atomically. A seed with a result in the manifest of its trial never runs
 again; any other seed resumes from its newest checkpoint.
@@ -12,12 +12,12 @@ from typing import Any
 import attrs
 import orjson
 
-from functrain.checkpoint.storage.files import make_directories, replace_file
+from functrain.checkpoint.storage.files import replace_file
 from functrain.errors import RecipeChangedWarning, RunChangedError, SearchError
 from functrain.errors.base import warn
 from functrain.training.code import code_differences
 
-TRIAL, SEARCH, POPULATION = "trial.json", "search.json", "population.json"
+TRIAL, SEARCH = "trial.json", "search.json"
 
 
 @attrs.frozen
@@ -34,32 +34,6 @@ class SeedResult:
     detail: str
     steps: int
     seconds: float
-
-
-@attrs.frozen
-class Members:
-    """Trials that train as one population.
-
-    Attributes:
-        trials: their numbers; the first one names the directory.
-        params: of each trial.
-        values: the hyperparameters of members by path.
-        alone: why they train one by one after all; ``None`` while they do not.
-    """
-
-    trials: list[int]
-    params: list[dict[str, Any]]
-    values: dict[str, list[Any]]
-    alone: str | None = None
-
-    def directory(self, search: Path) -> Path:
-        """Return their directory.
-
-        Example:
-            >>> Members([3, 5], [{}, {}], {}).directory(Path("runs/digits")).name
-            'population-0003'
-        """
-        return search / f"population-{self.trials[0]:04d}"
 
 
 def trial_directory(search: Path, number: int) -> Path:
@@ -82,22 +56,6 @@ def write_trial(directory: Path, params: dict[str, Any], seeds: dict[int, SeedRe
     """Write the manifest of a trial."""
     found = {str(seed): attrs.asdict(ended) for seed, ended in seeds.items()}
     _write(directory / TRIAL, {"params": params, "seeds": found})
-
-
-def read_members(search: Path, trial: int) -> Members | None:
-    """Return the population that a trial belongs to, if there is one."""
-    for path in sorted(search.glob(f"population-*/{POPULATION}")):
-        members = Members(**_read(path))
-        if trial in members.trials:
-            return members
-    return None
-
-
-def write_members(search: Path, members: Members) -> None:
-    """Write the manifest of a population."""
-    directory = members.directory(search)
-    make_directories(directory)
-    _write(directory / POPULATION, attrs.asdict(members))
 
 
 def read_settings(directory: Path) -> dict[str, Any]:
@@ -156,8 +114,7 @@ def write_or_check(directory: Path, settings: dict[str, Any]) -> None:
     if changed:
         raise RunChangedError(
             f"{directory} holds another search ({'; '.join(changed)}). Choose another "
-            "directory=..., or remove that one. (trials, timeout, sampler, pruner, population and "
-            "halving may change.)"
+            "directory=..., or remove that one. (trials, timeout, sampler and pruner may change.)"
         )
 
 

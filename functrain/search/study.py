@@ -17,8 +17,8 @@ from functrain.checkpoint.run_directory import locked
 from functrain.checkpoint.storage.files import directory_lock, make_directories
 from functrain.errors import RunDirectoryBusyError, SearchError
 from functrain.errors.optional import require
-from functrain.search import factories
-from functrain.search.manifest import read_members, trial_directory
+from functrain.search.factories import make_sampler
+from functrain.search.manifest import trial_directory
 from functrain.search.space import Space, suggest
 from functrain.search.trials import TrialResult
 
@@ -70,7 +70,7 @@ class Drawn:
 
 @attrs.frozen
 class TrialQueue:
-    """The trials of a study, one by one or several at once.
+    """The trials of a study, one after the other.
 
     Attributes:
         sampler: options of :func:`functrain.search.factories.make_sampler`.
@@ -84,51 +84,59 @@ class TrialQueue:
     space: Space
 
     @contextlib.contextmanager
-    def next(self, count: int = 1) -> Iterator[list[Drawn]]:
-        """Draw and lock up to ``count`` trials for the length of the block, resumed ones first."""
+    def next(self) -> Iterator[Drawn | None]:
+        """Draw a trial and lock it for the length of the block, an interrupted one first."""
         with contextlib.ExitStack() as held:
             with directory_lock(self.directory):
-                drawn = self._next(held, count)
+                trial = self._interrupted(held)
+                resumed = trial is not None
+                trial = trial if resumed else self._new(held)
+                drawn = trial and Drawn(trial, suggest(self.space, trial), resumed)
             yield drawn
 
-    def _next(self, held: contextlib.ExitStack, count: int) -> list[Drawn]:
-        """Return the trials of one block of numbers, so that a resumed search has the same."""
-        chosen: list[Drawn] = []
-        block: int | None = None
-        running = require("optuna", "search").trial.TrialState.RUNNING
+    def _interrupted(self, held: contextlib.ExitStack) -> Any:
+        """Lock and return a running trial that no other process has, if there is one."""
+        optuna = require("optuna", "search")
+        running = optuna.trial.TrialState.RUNNING
         for frozen in self.study.get_trials(deepcopy=False, states=(running,)):
-            own = self._block(frozen.number, count)
-            if block in (None, own) and (trial := self._interrupted(held, frozen)) is not None:
-                block = own
-                chosen.append(Drawn(trial, suggest(self.space, trial), True))
-            if chosen and count == 1:
-                return chosen
-        block = self._begun() // count if block is None else block
-        while self._begun() // count == block and (trial := self._new(held)) is not None:
-            chosen.append(Drawn(trial, suggest(self.space, trial), False))
-        return chosen
+            with contextlib.ExitStack() as mine:
+                try:
+                    mine.enter_context(locked(trial_directory(self.directory, frozen.number)))
+                except RunDirectoryBusyError:
+                    continue
+                if self._is_finished(frozen.number):
+                    continue  # another process has finished it since the study was read
+                held.enter_context(mine.pop_all())
+            self.study.sampler = make_sampler(self.sampler, frozen.number)
+            # Optuna has no other way to resume a running trial: enqueue_trial would create a new
+            # one, with another number and directory.
+            return optuna.trial.Trial(self.study, frozen._trial_id)
+        return None
 
-    def _block(self, number: int, count: int) -> int:
-        members = read_members(self.directory, number) if count > 1 else None
-        return (number if members is None else members.trials[0]) // count
-
-    def _begun(self) -> int:
+    def _new(self, held: contextlib.ExitStack) -> Any:
+        """Draw and lock a new trial; ``None`` if no trial is left."""
         states = [trial.state.name for trial in self.study.get_trials(deepcopy=False)]
-        return len(states) - states.count("WAITING")
+        begun = len(states) - states.count("WAITING")
+        if begun >= self.trials or self.exhausted:
+            return None
+        self.study.sampler = make_sampler(self.sampler, begun)
+        trial = self.study.ask()
+        held.enter_context(locked(trial_directory(self.directory, trial.number)))
+        return trial
 
-    def tell(self, trial: Any, outcome: TrialResult) -> None:
+    def tell(self, trial: Any, result: TrialResult) -> None:
         """Store the result of a trial."""
-        state = require("optuna.trial", "search").TrialState[_STATES[outcome.state]]
+        state = require("optuna.trial", "search").TrialState[_STATES[result.state]]
         for name in ("detail", "values", "std", "seconds"):
-            trial.set_user_attr(name, getattr(outcome, name))
-        value = outcome.value if outcome.state == "complete" else None
-        self.study.sampler = factories.make_sampler(self.sampler, trial.number)
+            trial.set_user_attr(name, getattr(result, name))
+        value = result.value if result.state == "complete" else None
+        self.study.sampler = make_sampler(self.sampler, trial.number)
         try:
             self.study.tell(trial, value, state=state)
         except RuntimeError:
             # Samplers call study.stop() when a finite space is exhausted, which raises outside of
             # study.optimize. The trial is already stored then.
-            if not self._of(trial.number).state.is_finished():
+            if not self._is_finished(trial.number):
                 raise
             self.study.set_user_attr(_EXHAUSTED, True)
 
@@ -137,29 +145,6 @@ class TrialQueue:
         """Whether every point of the space was tried."""
         return bool(self.study.user_attrs.get(_EXHAUSTED))
 
-    def _interrupted(self, held: contextlib.ExitStack, frozen: Any) -> Any:
-        """Lock a running trial, and return it if no other process has it."""
-        with contextlib.ExitStack() as mine:
-            try:
-                mine.enter_context(locked(trial_directory(self.directory, frozen.number)))
-            except RunDirectoryBusyError:
-                return None
-            if self._of(frozen.number).state.is_finished():
-                return None  # another process has finished it since the study was read
-            held.enter_context(mine.pop_all())
-        self.study.sampler = factories.make_sampler(self.sampler, frozen.number)
-        # Optuna has no other way to resume a running trial: enqueue_trial would create a new one,
-        # with another number and directory.
-        return require("optuna", "search").trial.Trial(self.study, frozen._trial_id)
-
-    def _new(self, held: contextlib.ExitStack) -> Any:
-        begun = self._begun()
-        if begun >= self.trials or self.exhausted:
-            return None
-        self.study.sampler = factories.make_sampler(self.sampler, begun)
-        trial = self.study.ask()
-        held.enter_context(locked(trial_directory(self.directory, trial.number)))
-        return trial
-
-    def _of(self, number: int) -> Any:
-        return self.study.get_trials(deepcopy=False)[number]
+    def _is_finished(self, number: int) -> bool:
+        trial = self.study.get_trials(deepcopy=False)[number]
+        return bool(trial.state.is_finished())

@@ -12,7 +12,8 @@ import attrs
 
 from functrain.errors import SearchError
 from functrain.errors.nearest import nearest
-from functrain.search.manifest import SeedResult, read_trial, write_trial
+from functrain.search.arguments import Direction
+from functrain.search.manifest import SeedResult, read_trial, trial_directory, write_trial
 from functrain.search.objective import Objective
 from functrain.search.pruning import PruningListener
 from functrain.training.history import History, Run
@@ -25,13 +26,13 @@ class Goal:
     Attributes:
         metric: the name in the history of the run; as in ``EarlyStop``, ``"loss"`` stands for
             ``"eval/loss"``.
-        maximize: whether higher is better.
-        best: whether to use the best value of a run, or the last one.
+        direction: whether lower or higher is better.
+        value: whether to use the last value of a run, or the best one.
     """
 
     metric: str
-    maximize: bool
-    best: bool
+    direction: Direction
+    value: Literal["last", "best"]
 
     def measure(self, history: History) -> float | None:
         """Return the value of a run; ``None`` if the metric was not measured."""
@@ -40,27 +41,9 @@ class Goal:
             return None
         values: list[float] = history[present[0]]
         finite = [value for value in values if math.isfinite(value)]
-        if not self.best or not finite:
+        if self.value == "last" or not finite:
             return values[-1]
-        return max(finite) if self.maximize else min(finite)
-
-    def result(
-        self, history: History, reason: str, detail: str, steps: int, seconds: float
-    ) -> SeedResult:
-        """Return the result of a run that was not interrupted."""
-        value = self.measure(history)
-        if reason == "nonfinite":
-            value = None
-        elif value is None and reason not in ("listener", "pruned"):
-            names = history.names()
-            raise SearchError(
-                f"metric: the runs do not measure {self.metric!r}{nearest(self.metric, names)}; "
-                f"they measure {', '.join(names)}"
-            )
-        elif reason != "pruned" and (value is None or not math.isfinite(value)):
-            what = "was not measured" if value is None else f"is {value}"
-            value, detail = None, f"{self.metric} {what} ({detail})"
-        return SeedResult(value, reason, detail, steps, seconds)
+        return min(finite) if self.direction == "minimize" else max(finite)
 
 
 @attrs.frozen
@@ -68,7 +51,9 @@ class TrialResult:
     """The result of a trial.
 
     Attributes:
+        values: of the seeds.
         seconds: training time over all seeds.
+        error: whether an exception ended the trial.
     """
 
     state: Literal["complete", "pruned", "failed", "interrupted"]
@@ -88,68 +73,92 @@ class TrialResult:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
-def run_trial(
-    objective: Objective,
-    goal: Goal,
-    trial: Any,
-    params: dict[str, Any],
-    seeds: tuple[int, ...],
-    directory: Path,
-) -> TrialResult:
-    """Run the seeds of a trial that have no result yet.
+@attrs.frozen
+class TrialRunner:
+    """Runs the seeds of trials.
 
-    Only the first seed can be pruned, so that all compared values belong to the same seed.
+    Attributes:
+        seeds: each trial runs with all of these.
+        directory: of the search.
     """
-    done = read_trial(directory)
-    for seed in seeds:
-        if seed not in done:
-            pruning = PruningListener(trial, goal.metric) if seed == seeds[0] else None
-            listeners = [] if pruning is None else [pruning]
-            try:
-                run = objective(dict(params), seed, directory / f"seed-{seed}", listeners)
-            except Exception as error:  # not hidden: error.txt has the traceback
-                if isinstance(error.__cause__, SearchError):  # all trials would fail alike
-                    raise error.__cause__ from None
-                return _failed(error, directory, seed)
-            if checked(run).reason == "interrupted":
-                return TrialResult("interrupted", run.detail)
-            done[seed] = _ended(run, goal, pruning)
-            write_trial(directory, params, done)
-        if done[seed].reason == "pruned" or done[seed].value is None:
-            break
-    return _outcome([(seed, done[seed]) for seed in seeds if seed in done])
+
+    objective: Objective
+    goal: Goal
+    seeds: tuple[int, ...]
+    directory: Path
+
+    def run(self, trial: Any, params: dict[str, Any]) -> TrialResult:
+        """Run the seeds of a trial that have no result yet.
+
+        Only the first seed can be pruned, so that all compared values belong to the same seed.
+        """
+        directory = trial_directory(self.directory, trial.number)
+        done = read_trial(directory)
+        for seed in self.seeds:
+            if seed not in done:
+                result = self._run_seed(trial, params, seed, directory)
+                if isinstance(result, TrialResult):
+                    return result
+                done[seed] = result
+                write_trial(directory, params, done)
+            if done[seed].reason == "pruned" or done[seed].value is None:
+                break
+        return _over_seeds({seed: done[seed] for seed in self.seeds if seed in done})
+
+    def _run_seed(
+        self, trial: Any, params: dict[str, Any], seed: int, directory: Path
+    ) -> SeedResult | TrialResult:
+        """Return the result of a seed, or the one of the trial if it failed or was interrupted."""
+        pruning = PruningListener(trial, self.goal.metric) if seed == self.seeds[0] else None
+        listeners = [] if pruning is None else [pruning]
+        try:
+            run = self.objective(dict(params), seed, directory / f"seed-{seed}", listeners)
+        except Exception as error:  # not hidden: error.txt has the traceback
+            if isinstance(error.__cause__, SearchError):  # all trials would fail alike
+                raise error.__cause__ from None
+            return _failed_by(error, directory, seed)
+        if not isinstance(run, Run):
+            raise SearchError(
+                "the objective must return the Run that functrain.fit returns, got "
+                f"{type(run).__name__}"
+            )
+        if run.reason == "interrupted":
+            return TrialResult("interrupted", run.detail)
+        return self._seed_result(run, pruning)
+
+    def _seed_result(self, run: Run, pruning: PruningListener | None) -> SeedResult:
+        """Return the result of a run that was not interrupted."""
+        metric, reason, detail = self.goal.metric, run.reason, run.detail
+        value, steps = self.goal.measure(run.history), run.state.counters.step
+        # If a limit ended the run at the step of its pruning, the run is complete.
+        if pruning is not None and reason == "listener" and detail == pruning.detail:
+            return SeedResult(value, "pruned", detail, steps, run.seconds)
+        if reason == "nonfinite":
+            return SeedResult(None, reason, detail, steps, run.seconds)
+        if value is None and reason != "listener":
+            names = run.history.names()
+            raise SearchError(
+                f"metric: the runs do not measure {metric!r}{nearest(metric, names)}; they measure "
+                f"{', '.join(names)}"
+            )
+        if value is None or not math.isfinite(value):
+            what = "was not measured" if value is None else f"is {value}"
+            value, detail = None, f"{metric} {what} ({detail})"
+        return SeedResult(value, reason, detail, steps, run.seconds)
 
 
-def checked(run: Any) -> Run:
-    """Return the result of an objective."""
-    if isinstance(run, Run):
-        return run
-    raise SearchError(
-        f"the objective must return the Run that functrain.fit returns, got {type(run).__name__}"
-    )
-
-
-def _ended(run: Run, goal: Goal, pruning: PruningListener | None) -> SeedResult:
-    """Return the result of a run that was not interrupted."""
-    reason, detail = run.reason, run.detail
-    # If a limit ended the run at the step of its pruning, the run is complete.
-    if pruning is not None and reason == "listener" and detail == pruning.detail:
-        reason = "pruned"
-    return goal.result(run.history, reason, detail, run.state.counters.step, run.seconds)
-
-
-def _outcome(found: list[tuple[int, SeedResult]]) -> TrialResult:
-    seconds = sum(ended.seconds for _, ended in found)
-    seed, last = found[-1]
+def _over_seeds(done: dict[int, SeedResult]) -> TrialResult:
+    seconds = sum(result.seconds for result in done.values())
+    seed, last = list(done.items())[-1]
     if last.reason == "pruned":
         return TrialResult("pruned", last.detail, seconds=seconds)
     if last.value is None:
         return TrialResult("failed", f"seed {seed}: {last.reason}: {last.detail}", seconds=seconds)
-    values = tuple(ended.value for _, ended in found if ended.value is not None)
+    values = tuple(result.value for result in done.values() if result.value is not None)
     return TrialResult("complete", last.detail, values, seconds)
 
 
-def _failed(error: Exception, directory: Path, seed: int) -> TrialResult:
+def _failed_by(error: Exception, directory: Path, seed: int) -> TrialResult:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "error.txt").write_text("".join(traceback.format_exception(error)))
     said = (str(error).strip() or "no message").splitlines()[0]

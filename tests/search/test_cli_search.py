@@ -168,35 +168,6 @@ def test_a_killed_search_resumes(folder: Path, here: Here) -> None:
     assert (folder / "runs/parts/history.png").exists()
 
 
-POPULATION = ("space.model.width=[2, 3]", "trials=8", "population=4", "seeds=[0, 1]")
-
-
-@pytest.mark.long
-def test_a_killed_search_of_populations_resumes(folder: Path, here: Here) -> None:
-    code, out, err = here("name=whole", *POPULATION)
-    assert code == 0, err
-    assert "trials: 8 complete" in out
-    whole = {path.parent.name for path in folder.glob("runs/whole/*/population.json")}
-
-    code, _, err = interrupted(folder, signal.SIGKILL, "name=parts", *POPULATION)
-    assert code == -signal.SIGKILL, err
-    code, out, err = here("name=parts", *POPULATION)
-    assert code == 0, err
-    assert "trial 0: was interrupted, resuming" in out
-    assert "trials: 8 complete" in out
-    assert {path.parent.name for path in folder.glob("runs/parts/*/population.json")} == whole
-    assert values(folder, "parts") == values(folder, "whole")  # to the last bit
-
-    path = next(folder.glob("runs/parts/population-*"))
-    first = json.loads((path / "population.json").read_text())["trials"][0]
-    one = folder / f"runs/parts/trial-{first:04d}/seed-0"
-    out_path = folder / "weights.safetensors"
-    sys.argv = ["functrain", "export", str(one), str(out_path)]
-    with pytest.raises(SystemExit):
-        main()
-    assert out_path.exists()
-
-
 def test_two_processes_share_a_search(folder: Path) -> None:
     both = [started(folder, "trials=3") for _ in range(2)]
     outs = []
@@ -227,8 +198,7 @@ def test_a_mistake_in_the_code_fails_its_trials_and_ends_the_search(here: Here) 
     [
         ("space.model.widht=[7]", "widht"),
         ("space.modle.width=[7]", "modle"),
-        ("halving={every: 2}", "halving ranks the trials of a population"),
-        ("population=0", "population"),
+        ("trials=0", "trials"),
         ("sampler.name=TPESmapler", "did you mean 'TPESampler'"),
         ("--report", "is not a search"),
     ],

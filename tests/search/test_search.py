@@ -458,7 +458,7 @@ def shared_search(directory: Path, trials: int, **options: Any) -> Any:
         loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
         return ft.program(lambda: torch.nn.Linear(1, 1), loss, ft.optim.SGD(lr=params["lr"]))
 
-    objective = ProgramObjective(make, members=["lr"], fit=fit)
+    objective = ProgramObjective(make, fit=fit)
     space = {"lr": {"type": "float", "min": 1e-3, "max": 1e-1}}
     given: Any = {"metric": "eval/loss", "directory": directory, "trials": trials}
     return search(objective, space, say=lambda _: None, **given)

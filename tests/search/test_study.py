@@ -28,7 +28,8 @@ def test_a_trial_that_ends_meanwhile_is_not_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, real = queue(tmp_path), queue(tmp_path), study_module.locked
-    with first.next() as [drawn]:
+    with first.next() as drawn:
+        assert drawn is not None
         trial = drawn.trial
     finished: list[int] = []
 
@@ -42,7 +43,8 @@ def test_a_trial_that_ends_meanwhile_is_not_resumed(
             yield
 
     monkeypatch.setattr(study_module, "locked", late)
-    with second.next() as [mine]:
+    with second.next() as mine:
+        assert mine is not None
         assert (finished, mine.trial.number) == ([0], 1)
     with real(tmp_path / "trial-0000"):
         pass  # no process holds it
