@@ -21,6 +21,7 @@ from functrain.core.state import TrainState
 from functrain.populations import states
 from functrain.populations.batches import Batches, parts
 from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
+from functrain.populations.formulas import mappable
 from functrain.populations.members import mapped, member_of, rows, stacked
 from functrain.populations.states import seeds_of
 from functrain.transforms.graph.inputs import flatten, with_tensors
@@ -46,7 +47,7 @@ def evaluated(
         values = weights_of(of_member, attrs.evolve(state, **held), weights)
         buffers = {path: buffer.clone() for path, buffer in held["buffers"].items()}
         model = fixed.model.bound(values, buffers, training=False)
-        with refuse_other_generators(), model as module:
+        with refuse_other_generators(), mappable(), model as module:
             return evaluate(function, module, copied(batch, device), device)
 
     names = ("params", "buffers", "optimizer", "ema")

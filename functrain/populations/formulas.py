@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 _ALPHA = 1.7580993408473766  # of SELU: its scale times its alpha
@@ -112,6 +114,17 @@ def _normalized(
     if weight is not None:
         normal = normal * weight.reshape(shape)
     return normal if bias is None else normal + bias.reshape(shape)
+
+
+@contextlib.contextmanager
+def mappable() -> Iterator[None]:
+    """Let a forward pass call what can be mapped over members.
+
+    Torch's own batch norm would take the channels of all members as those of one tensor, and its
+    rounding depends on their number. Fused attention would be called for each member.
+    """
+    with Formulas(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 class Formulas(TorchFunctionMode):

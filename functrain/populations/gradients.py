@@ -1,16 +1,12 @@
-"""Gradients of one member, below ``vmap``, by the private parts of ``torch.func``."""
+"""Gradients of one member, below ``vmap``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch._functorch.eager_transforms import (
-    _create_differentiable,
-    _undo_create_differentiable,
-    _wrap_all_tensors,
-    grad_increment_nesting,
-)
 
 from functrain.core.gradients import GradientInputs, Gradients, require_dependence, scaled
 from functrain.core.loss import LossOutput, evaluate
@@ -18,29 +14,34 @@ from functrain.core.model import FunctionalModule
 from functrain.core.state import Tensors
 from functrain.errors import UnsupportedError
 from functrain.populations.draws import refuse_other_generators
+from functrain.populations.formulas import mappable
 from functrain.transforms.graph.inputs import flatten, with_tensors
+from functrain.transforms.torch_internals import GradLevel, grad_level
 
 HOOKS = "torch.func does not support hooks on saved tensors"
 
 
-def of_member(given: GradientInputs) -> Gradients:
-    """Return the gradients by ``torch.func``.
+def of_member(
+    given: GradientInputs, draws: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Gradients:
+    """Return the gradients; as by autograd, none of a parameter that the loss does not depend on.
 
-    ``torch.func.grad`` gives a parameter that the loss does not depend on a gradient of zeros, and
-    optimizers would decay it. As by autograd, it has none here.
+    Of such a parameter ``torch.func.grad`` returns zeros, and optimizers would decay it. The
+    forward pass is within ``draws``.
     """
     recipe, model, trainable = given.fixed.recipe, given.fixed.model, given.fixed.trainable
-    with grad_increment_nesting() as level, torch.enable_grad():
-        inputs = _wrapped([given.params, given.buffers, given.batch], level)
-        params, buffers, batch = inputs
+    with grad_level() as level, torch.enable_grad():
+        params, buffers, batch = _wrap(level, [given.params, given.buffers, given.batch])
         leaves = {path: params[path] for path in trainable}
         for leaf in leaves.values():
-            _create_differentiable(leaf, level)
+            level.require_grad(leaf)
         versions = {path: param._version for path, param in params.items()}
         with (
             # They would recompute parts in the backward pass, outside of vmap.
             torch.autograd.graph.disable_saved_tensors_hooks(HOOKS),
             refuse_other_generators(),
+            mappable(),
+            draws(),
             model.bound(params, buffers, training=True) as module,
         ):
             loss_output = evaluate(recipe.loss, module, batch, given.device, recipe.precision)
@@ -52,17 +53,16 @@ def of_member(given: GradientInputs) -> Gradients:
         found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         grads = {path: g for path, g in zip(leaves, found, strict=True) if g is not None}
         result = [grads, after, loss_output.value.detach(), weight, loss_output.metrics]
-        grads, after, value, weight, metrics = _unwrapped(result, level)
+        grads, after, value, weight, metrics = _unwrap(level, result)
     return Gradients(grads, given.params, after, LossOutput(value, weight, metrics))
 
 
-def _wrapped(tree: Any, level: int) -> Any:
-    return with_tensors(tree, iter(_wrap_all_tensors(flatten(tree), level)))
+def _wrap(level: GradLevel, tree: Any) -> Any:
+    return with_tensors(tree, iter(level.wrap(flatten(tree))))
 
 
-def _unwrapped(tree: Any, level: int) -> Any:
-    found: Any = _undo_create_differentiable(tuple(flatten(tree)), level)
-    return with_tensors(tree, iter(found))
+def _unwrap(level: GradLevel, tree: Any) -> Any:
+    return with_tensors(tree, iter(level.unwrap(flatten(tree))))
 
 
 def _refuse_writes(model: FunctionalModule, params: Tensors, versions: dict[str, int]) -> None:

@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from functrain.errors import ConfigurationError, UnsupportedError
-from functrain.populations.formulas import Formulas
 from functrain.populations.gradients import HOOKS
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.tree import items as leaves
@@ -65,7 +63,16 @@ def combined(function: Callable[..., Tensor], *trees: Any) -> Any:
     return with_tensors(trees[0], itertools.starmap(function, columns))
 
 
-def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any) -> Any:
+class UnseenDrawError(Exception):
+    """Something was drawn where ``randomness`` is ``"error"``."""
+
+
+def mapped(
+    function: Callable[..., Any],
+    axes: Sequence[int | None],
+    *trees: Any,
+    randomness: str = "different",
+) -> Any:
     """Return ``function`` of trees for every member, by ``torch.func.vmap`` over their tensors.
 
     Only tensors go through it. Other leaves, such as ``None`` and names, are given to
@@ -83,13 +90,12 @@ def mapped(function: Callable[..., Any], axes: Sequence[int | None], *trees: Any
         held.append(function(*[with_tensors(tree, given) for tree in trees]))
         return tuple(flatten(held[-1]))
 
-    mapping = torch.func.vmap(flat, in_dims=dims, randomness="different")
+    mapping = torch.func.vmap(flat, in_dims=dims, randomness=randomness)
     try:
-        # Torch's own batch norm would take the channels of all members as those of one tensor, and
-        # its rounding depends on their number. Fused attention would be called for each member.
-        with Formulas(), sdpa_kernel(SDPBackend.MATH):
-            found = mapping(*[tensor for tensors in own for tensor in tensors])
+        found = mapping(*[tensor for tensors in own for tensor in tensors])
     except RuntimeError as error:
+        if randomness == "error" and "random" in str(error):
+            raise UnseenDrawError from error
         if (reason := _reason(error)) is None:
             raise
         raise UnsupportedError(

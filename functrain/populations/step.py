@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import attrs
 from torch import Tensor
 
-from functrain.core import step
+from functrain.core import nonfinite, step
 from functrain.core.accumulation import step_gradients
 from functrain.core.batch import Batch
 from functrain.core.recipe import StaticParts
 from functrain.core.state import Donation
 from functrain.populations.draws import MemberDraws, Streams
 from functrain.populations.gradients import of_member
-from functrain.populations.members import mapped
+from functrain.populations.members import UnseenDrawError, mapped
 from functrain.transforms.hyperparameters import replaced
 
 KERNELS = step.by_rule(functools.partial(step_gradients, of_member))
@@ -41,6 +43,8 @@ def take_steps(
     inputs: Inputs,
     ema_due: bool | Tensor,
     seed: int,
+    kernels: step.Kernels = KERNELS,
+    randomness: str = "different",
 ) -> tuple[step.DeviceState, step.Outputs]:
     """Make one update of every member.
 
@@ -52,11 +56,23 @@ def take_steps(
         state: step.DeviceState, batches: list[Batch], lr: Any, hyperparameters: dict[str, Any]
     ) -> Any:
         own = attrs.evolve(fixed, recipe=replaced(fixed.recipe, hyperparameters))
-        return step.DeviceStep(KERNELS, own)(state, batches, lr, ema_due, None, seed)
+        return step.DeviceStep(kernels, own)(state, batches, lr, ema_due, None, seed)
 
     axes = (0, 0 if own_batches else None, 0, 0)
-    after, outputs = mapped(of_one, axes, state, *inputs)
+    after, outputs = mapped(of_one, axes, state, *inputs, randomness=randomness)
     return after, outputs
+
+
+@attrs.define(eq=False)
+class Seen:
+    """Where steps draw random numbers; a cache, which changes no result.
+
+    A mode that draws by member sees every operation, and costs as much as all of them. So it is on
+    in the first step, and afterwards only where that step drew something.
+    """
+
+    forward: bool = True
+    update: bool = True
 
 
 @attrs.frozen(eq=False)
@@ -65,6 +81,7 @@ class EagerMembers:
 
     fixed: StaticParts
     own_batches: bool
+    seen: Seen = attrs.field(factory=Seen, init=False)
 
     def __call__(
         self,
@@ -76,8 +93,49 @@ class EagerMembers:
         streams: Streams,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Make one update; a donated state is consumed, but its memory is not written to."""
-        with MemberDraws(streams):
-            found = take_steps(self.fixed, self.own_batches, state, inputs, ema_due, seed)
+        take = functools.partial(
+            take_steps, self.fixed, self.own_batches, state, inputs, ema_due, seed
+        )
+        try:
+            new, outputs = self._draw(take, streams)
+        except UnseenDrawError:
+            self.seen.forward = self.seen.update = True
+            new, outputs = self._draw(take, streams)
+        if self.fixed.recipe.can_skip:
+            new = _select(outputs, new, state)
         if donation is not None:
             donation.take()
+        return new, outputs
+
+    def _draw(self, take: Any, streams: Streams) -> tuple[step.DeviceState, step.Outputs]:
+        """Make the updates, under the mode where that is needed, and note where it has drawn."""
+        seen, mode = self.seen, MemberDraws(streams)
+
+        @contextlib.contextmanager
+        def forward() -> Iterator[None]:
+            inner = mode if seen.forward and not seen.update else contextlib.nullcontext()
+            with inner, mode.forward():
+                yield
+
+        gradients = functools.partial(of_member, draws=forward)
+        kernels = step.by_rule(functools.partial(step_gradients, gradients))
+        # The host selects the members whose update is applied: mostly all of them.
+        kernels = kernels._replace(finite=lambda recipe, outputs: True)
+        randomness = "different" if seen.forward or seen.update else "error"
+        with mode if seen.update else contextlib.nullcontext():
+            found: tuple[step.DeviceState, step.Outputs] = take(kernels, randomness)
+        seen.forward, seen.update = mode.in_forward, mode.elsewhere
         return found
+
+
+def _select(
+    outputs: step.Outputs, new: step.DeviceState, old: step.DeviceState
+) -> step.DeviceState:
+    """Return the new state, with the old one of members whose loss or gradients are not finite."""
+    finite = outputs["finite"] = nonfinite.finite(outputs)
+    if finite.is_cpu and bool(finite.all()):
+        return new
+    found: step.DeviceState = mapped(
+        nonfinite.selected, (0, 0, 0, 0), finite, new, old, outputs["loss"]
+    )
+    return found

@@ -5,16 +5,23 @@ Inductor takes seconds to import, so the functions that need it do so themselves
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.autograd.forward_ad
 from torch import Tensor
+from torch._functorch.eager_transforms import (
+    _create_differentiable,
+    _undo_create_differentiable,
+    _wrap_all_tensors,
+    grad_increment_nesting,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import (
@@ -28,6 +35,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 __all__ = [
     "FakeTensorMode",
+    "GradLevel",
     "TorchDispatchMode",
     "allow_nested_tracing",
     "arguments",
@@ -35,6 +43,7 @@ __all__ = [
     "compile_in_memory",
     "compile_package",
     "dynamo_backend",
+    "grad_level",
     "inductor_settings",
     "is_compiling",
     "is_in_place",
@@ -75,6 +84,37 @@ def is_transforming() -> bool:
     return (
         functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+class GradLevel(NamedTuple):
+    """A level of ``torch.func`` on which gradients are taken."""
+
+    number: int
+
+    def wrap(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Return the tensors as ones of this level."""
+        wrapped: list[Tensor] = _wrap_all_tensors(tensors, self.number)
+        return wrapped
+
+    def require_grad(self, tensor: Tensor) -> None:
+        """Record what is computed of a tensor of this level."""
+        _create_differentiable(tensor, self.number)
+
+    def unwrap(self, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return tensors of this level as ones of the level around it."""
+        unwrapped: tuple[Tensor, ...] = _undo_create_differentiable(tuple(tensors), self.number)
+        return unwrapped
+
+
+@contextlib.contextmanager
+def grad_level() -> Iterator[GradLevel]:
+    """Take gradients below ``vmap``.
+
+    ``torch.func.grad`` gives zeros for what a loss does not depend on; ``torch.autograd.grad`` on
+    such a level tells the two apart.
+    """
+    with grad_increment_nesting() as number:
+        yield GradLevel(number)
 
 
 def assign(tensor: Tensor, values: Tensor) -> None:

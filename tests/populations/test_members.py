@@ -155,6 +155,30 @@ DROPPING: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("generator", [None, torch.Generator()])
+def test_a_draw_after_steps_without_one_is_made_by_each_member(generator: Any) -> None:
+    calls = list[int]()
+
+    def loss(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        calls.append(0)
+        noise = torch.randn(x.shape, generator=generator) if len(calls) > 4 else torch.zeros(())
+        return model(x + noise).square().mean()
+
+    made = ft.program(lambda: nn.Linear(2, 1), loss, optim.SGD(0.1))
+    pop = ft.population(made, seeds=[3, 4])
+    state, given = pop.init(), torch.ones(4, 2)
+    while len(calls) < 4:
+        state, _ = pop.train_step(state, given)
+    if generator is not None:
+        with pytest.raises(ft.errors.UnsupportedError, match="generator that it is given"):
+            pop.train_step(state, given)
+        return
+    after, _ = pop.train_step(state, given)
+    for member in range(2):
+        expected, _ = pop.programs[member].train_step(pop.member(state, member), given)
+        require_close(expected, pop.member(after, member))
+
+
 @pytest.mark.sweep("name")
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("name", DROPPING)
