@@ -1,8 +1,7 @@
-"""Every notebook runs from top to bottom, prints its results, and is committed small and clean."""
+"""Every notebook runs from top to bottom, and a kernel can be interrupted."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,63 +14,6 @@ nbclient = pytest.importorskip("nbclient")
 jupyter_client = pytest.importorskip("jupyter_client")
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-LARGEST = 400 * 1024  # a report of a run alone is 100 KB
-# Text that each notebook prints.
-SHOWN = {
-    "digits": [
-        "ended by signal 9\na checkpoint before the end was left: True",
-        "differences: []",
-        "step 93 differs in lr",
-        "the exported program predicts the same: True",
-    ],
-    "first_program": [
-        "the old state changed in 0 places",
-        "stopped at step 137",
-        "max_epochs 300",
-        "differences: []",
-    ],
-    "own_loop": [
-        "loaded at epoch 1 batch 7\ndifferences: []",
-        "four equal parts steps: 1 largest difference below 1e-6: True",
-        "two uneven parts steps: 1 largest difference below 1e-6: True",
-        "interrupted after step 42\ncontinued to step 50",
-    ],
-    "rewind_and_fork": [
-        "saved at [40, 50, 100, 150, 200]",
-        "recipe.optimizer.lr: 0.001 in the checkpoint, 0.015 now",
-        "the logs part at step 101: lr is 0.001 and 0.015",
-        "step 101 part lr",
-        "the twin differs in 0 places",
-        "step 20 differences: []",
-    ],
-    "testing_your_code": [
-        "ImpurityError: the loss is not pure:\n  batch[0] was changed",
-        "loss differs between two calls",
-        "new_state['w'] shares memory with state['w']",
-        "Clamping.on_batch_end is not pure",
-        "the first step that differs is 6",
-        "lr at step 2 was 0.1",
-    ],
-    "compiled_and_donated": [
-        "differences: []\nstate.params was read",
-        "this TrainState was given to a donated step",
-        "the first step takes at least 100 times as long: True",
-        "below 1e-5: True",
-        "compiled twice, differences: []",
-        "compiled cannot take this step",
-    ],
-    "populations": [
-        "steps and members: (200, 64)",
-        "the best learning rate is between 0.01 and 1: True",
-        "evaluated alone, it is the same: True",
-        "less than half of the loss of the best constant: True",
-        "is less than half of that at the beginning: True",
-    ],
-    "coming_from": ["max_epochs accuracy", "epoch 3", "steps 8 differences: []", "accuracy"],
-}
-ABSOLUTE = re.compile(
-    r"(?<![\w.:/<])/(home|root|work|tmp|Users|usr|var|private|mnt|opt)\b|[A-Z]:\\\\"
-)
 
 
 def outputs(notebook: Any) -> Iterator[Any]:
@@ -83,67 +25,17 @@ def printed(notebook: Any) -> str:
     return "".join(o.text for o in outputs(notebook) if o.get("name") == "stdout")
 
 
-def read(path: Path) -> Any:
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    return notebook
-
-
-def test_every_notebook_is_checked() -> None:
-    assert {path.stem for path in NOTEBOOKS} == set(SHOWN)
-
-
 @pytest.mark.slow
 @pytest.mark.sweep
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_prints_its_results(path: Path, tmp_path: Path) -> None:
-    notebook = read(path)
+def test_it_runs_and_what_it_claims_holds(path: Path, tmp_path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
     resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
     text = printed(notebook)
-    for words in SHOWN[path.stem]:
-        assert words in text
+    assert not re.findall(r".*: False$|.*differences: \[[^]].*", text, re.MULTILINE)
     assert not [o.text for o in outputs(notebook) if o.get("name") == "stderr"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-class TestAsCommitted:
-    def test_it_was_run_from_top_to_bottom(self, path: Path) -> None:
-        code = [cell for cell in read(path).cells if cell.cell_type == "code"]
-        assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-        text = printed(read(path))
-        for words in SHOWN[path.stem]:
-            assert words in text
-
-    def test_it_is_small_and_without_errors(self, path: Path) -> None:
-        assert path.stat().st_size < LARGEST
-        kinds = {output.output_type for output in outputs(read(path))}
-        assert kinds <= {"stream", "execute_result", "display_data"}
-
-    def test_it_names_no_place_on_a_machine(self, path: Path) -> None:
-        notebook = read(path)
-        pictures = {"image/png", "image/svg+xml"}
-        shown = [
-            json.dumps(
-                {
-                    kind: data
-                    for kind, data in output.get("data", {}).items()
-                    if kind not in pictures
-                }
-            )
-            + output.get("text", "")
-            for output in outputs(notebook)
-        ]
-        sources = [cell.source for cell in notebook.cells]
-        found = [match for text in shown + sources for match in ABSOLUTE.findall(text)]
-        assert not found
-
-
-def test_an_absolute_path_is_detected() -> None:
-    for text in ("in /home/me/x.py", '"/tmp/a"', "=/work/b"):
-        assert ABSOLUTE.search(text)
-    for text in ("</tmp>", "a/tmp/b", "https://x.org/home/"):
-        assert not ABSOLUTE.search(text)
 
 
 class Kernel:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import os
 import re
 import shutil
@@ -104,41 +103,13 @@ def test_the_command_of_the_wheel_trains_an_example(clean: Path, tmp_path: Path)
     assert (tmp_path / "run" / "step-00000005" / "manifest.json").exists()
 
 
-@pytest.fixture(scope="module")
-def editable(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an environment with an editable install of copied sources."""
-    # Not imported: setuptools, which compilers need, cannot be imported after pip.
-    if not list(importlib.metadata.distributions(name="pip")):
-        pytest.skip("needs pip")
-    place = tmp_path_factory.mktemp("editable")
-    source, python = copied_source(place / "source"), environment(place / "venv")
-    install = ["-m", "pip", f"--python={python}", "install", "--no-deps", "--no-build-isolation"]
-    done = ended([sys.executable, *install, "--quiet", "--editable", source], place)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return python
-
-
 @pytest.mark.long
 @pytest.mark.slow
-def test_an_editable_install_is_a_plain_path(editable: Path, tmp_path: Path) -> None:
-    place = editable.parents[2]
-    paths = packages_of(place / "venv").glob("*functrain*.pth")
-    assert [path.read_text().strip() for path in paths] == [str(place / "source")]
-    code = "import functrain as f; print(f)"
-    imported = ended([editable, "-c", code], tmp_path)
-    assert str(place / "source") in imported.stdout, imported.stderr
-
-
-@pytest.mark.long
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["clean", "editable"])
-def test_its_types_are_visible_outside(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_its_types_are_visible_outside(clean: Path, tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     (tmp_path / "outside.py").write_text(OUTSIDE)
     arguments = ["--strict", "--config-file", os.devnull, "outside.py"]
-    arguments += ["--python-executable", request.getfixturevalue(name)]
+    arguments += ["--python-executable", clean]
     done = ended([sys.executable, "-m", "mypy", *arguments], tmp_path)
     revealed = [line.split(": ", 2)[2] for line in done.stdout.splitlines() if "note:" in line]
     state = 'Revealed type is "functrain.core.state.TrainState"'
@@ -154,13 +125,6 @@ def test_versions_agree() -> None:
     assert functrain.__version__ == version
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_the_versions_that_compat_runs_are_those_of_the_table() -> None:
-    (pairs,) = re.findall(r"set -- ([\d. -]+)  #", (ROOT / ".ci" / "compat").read_text())
-    page = (ROOT / "docs" / "versioning.md").read_text()
-    rows = re.findall(r"^\| (3\.\d+) \| (\d\.\d+\.\d) \|", page, re.MULTILINE)
-    assert pairs.split() == [f"{python}-{torch}" for python, torch in rows]
 
 
 def test_imports_of_the_core_are_its_dependencies() -> None:

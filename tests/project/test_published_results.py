@@ -11,58 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-MODEL = """
-from dataclasses import dataclass
-import torch
-from torch import nn
-import torch.nn.functional as F
-
-@dataclass
-class GPTConfig:
-    n_layer: int; n_head: int; n_embd: int; block_size: int
-    dropout: float; vocab_size: int; bias: bool
-
-class GPT(nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.embedding = nn.Embedding(config.vocab_size, config.n_embd)
-        self.head = nn.Linear(config.n_embd, config.vocab_size)
-
-    def forward(self, x, y):
-        logits = self.head(self.embedding(x))
-        return logits, F.cross_entropy(logits.flatten(0, 1), y.flatten())
-"""
-# The order of events of nanoGPT's train.py, for a model without dropout.
-TRAIN = """
-import sys
-import numpy as np, torch
-from model import GPT, GPTConfig
-
-options = dict(a[2:].split("=") for a in sys.argv[2:])
-text = {p: torch.tensor(np.fromfile(f"data/shakespeare_char/{p}.bin", np.uint16).astype("int64"))
-        for p in ("train", "val")}
-def batch(part):
-    at = torch.randint(len(text[part]) - 64, (12,))
-    return [torch.stack([text[part][i + d : i + d + 64] for i in at]) for d in (0, 1)]
-torch.manual_seed(1337)
-model = GPT(GPTConfig(4, 4, 128, 64, 0.0, 30, False))
-parts = [[p for p in model.parameters() if (p.dim() > 1) is wide] for wide in (True, False)]
-adamw = torch.optim.AdamW([{"params": p, "weight_decay": d} for p, d in zip(parts, (0.1, 0.0))],
-                          lr=1e-3, betas=(0.9, 0.99))
-x, y = batch("train")
-for step in range(int(options["max_iters"]) + 1):
-    if step % 250 == 0:
-        with torch.no_grad():
-            both = [torch.stack([model(*batch(p))[1] for _ in range(20)]).mean() for p in text]
-        print(f"step {step}: train loss {both[0]:.4f}, val loss {both[1]:.4f}")
-    for group in adamw.param_groups:
-        group["lr"] = 1e-3 * (step + 1) / 101
-    model(x, y)[1].backward()
-    x, y = batch("train")
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    adamw.step(); adamw.zero_grad()
-"""
-
 
 def output(*command: str) -> str:
     done = subprocess.run(
@@ -75,24 +23,6 @@ def output(*command: str) -> str:
 def rows(table: str) -> list[list[str]]:
     lines = [line for line in table.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_nanogpt_and_functrain_print_the_same_losses(tmp_path: Path) -> None:
-    import numpy as np
-
-    data = tmp_path / "data" / "shakespeare_char"
-    data.mkdir(parents=True)
-    for part, size in (("train", 3000), ("val", 400)):
-        (np.arange(size) * 7 % 30).astype(np.uint16).tofile(data / f"{part}.bin")
-    (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "train.py").write_text(TRAIN)
-    heads, first = rows(output("benchmarks/nanogpt.py", str(tmp_path), "--steps", "5"))
-    assert heads[0] == "step"
-    assert first[0] == "0"
-    assert first[1] == first[2]
-    assert first[3] == first[4]
 
 
 @pytest.mark.slow

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeGuard
 
-from syntax_trees import nodes
-
 Graph = dict[str, set[str]]
 
 # A room imports only from itself and from rooms before it.
@@ -62,7 +60,7 @@ def import_graph(root: Path) -> Graph:
 
 def _imported(source: ast.AST) -> Iterator[tuple[str, ast.alias | None]]:
     """Yield (module, name imported from it); the name is ``None`` for ``import module``."""
-    for node in nodes(source):
+    for node in ast.walk(source):
         if isinstance(node, ast.Import):
             found: Iterable[tuple[str, ast.alias | None]] = [(a.name, None) for a in node.names]
         elif isinstance(node, ast.ImportFrom):
