@@ -1,79 +1,80 @@
-"""Every error and warning is raised by its mistake, and says what to do about it."""
+"""Every error and warning is raised by its mistake; golden messages say what to do about it."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from messages import holds, message
-from mistakes import MISTAKES, Mistake
+from first_mistakes import FIRST
+from mistakes import MISTAKES
 
 from functrain import errors
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 BASES = {"FunctrainError", "FunctrainWarning"}
-NAMED = {
-    name: value
-    for name, value in vars(errors).items()
-    if isinstance(value, type)
-    and issubclass(value, errors.FunctrainError | errors.FunctrainWarning)
-}
+NAMED = {name: getattr(errors, name) for name in errors.__all__ if name not in BASES}
+CASES = [
+    pytest.param(*case[:3], marks=[pytest.mark.slow] * len(case[3:]), id=case[0].__name__)
+    for case in MISTAKES
+]
 
 
-def message_of(mistake: Mistake, path: Path, patches: pytest.MonkeyPatch) -> str:
-    """Return the message, or that of the first warning of the class."""
-    if issubclass(mistake.error, Warning):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            mistake.commit(path, patches)
-        (first, *_) = [w for w in caught if w.category is mistake.error]
-        # A finalizer warns about a failed save that was never waited for: no line of the user's.
-        if "was not saved" not in str(first.message):
-            assert Path(first.filename).parent.name == "mistakes", "not the line of the user"
-        return str(first.message)
-    with pytest.raises(mistake.error) as raised:
-        mistake.commit(path, patches)
-    assert raised.type is mistake.error
-    return message(raised.value)
+def message(error: BaseException) -> str:
+    """Return what a traceback ends with: the message and its notes."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def named(mistake: Mistake) -> object:
-    marks = [pytest.mark.slow] if mistake.slow else []
-    first, *_ = mistake.says.split(" … ")
-    return pytest.param(mistake, marks=marks, id=f"{mistake.error.__name__}-{first}")
+def commit(make: Callable[..., object], path: Path, patches: pytest.MonkeyPatch) -> None:
+    make(*(path, patches)[: len(inspect.signature(make).parameters)])
 
 
-@pytest.mark.parametrize("mistake", [named(each) for each in MISTAKES])
+def message_of_warning(category: type[Warning], *mistake: Any) -> str:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        commit(*mistake)
+    (first, *_) = [each for each in caught if each.category is category]
+    # A finalizer warns about a failed save that was never waited for: no line of the user's.
+    if "was not saved" not in str(first.message):
+        assert Path(first.filename).parent.name == "mistakes", "not the line of the user"
+    return str(first.message)
+
+
+@pytest.mark.parametrize(("error", "make", "fact"), CASES)
 @pytest.mark.filterwarnings("ignore::functrain.errors.FunctrainWarning")
-def test_a_mistake_raises_its_message(
-    mistake: Mistake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_mistake_raises_its_error(
+    error: Any, make: Any, fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = message_of(mistake, tmp_path, monkeypatch)
+    if issubclass(error, Warning):
+        text = message_of_warning(error, make, tmp_path, monkeypatch)
+    else:
+        with pytest.raises(error) as raised:
+            commit(make, tmp_path, monkeypatch)
+        assert raised.type is error
+        text = message(raised.value)
     monkeypatch.undo()
-    assert " … " in mistake.says
-    assert holds(text, mistake.says), text
+    assert fact in text
 
 
-def test_every_error_has_a_mistake() -> None:
-    shown = {mistake.error.__name__ for mistake in MISTAKES}
-    assert shown == NAMED.keys() - BASES
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "says"), FIRST, ids=[says[:60] for _, says in FIRST])
+def test_a_golden_message_says_what_where_and_what_to_do(make: Any, says: str) -> None:
+    with pytest.raises(Exception) as raised:  # noqa: PT011
+        make()
+    parts = map(re.escape, says.split(" … "))
+    assert re.search(".*".join(parts), message(raised.value), re.DOTALL), message(raised.value)
 
 
-def test_every_error_is_on_its_page_with_its_meaning_and_a_remedy() -> None:
-    rows = [line.strip("| \n").split(" | ") for line in PAGE.read_text().splitlines()]
-    found = {row[0].strip("`"): row for row in rows if row[0].startswith("`") and len(row) > 1}
-    assert found.keys() == NAMED.keys() - BASES
-    for name, (_, cause, remedy) in found.items():
-        sentence = (NAMED[name].__doc__ or "").splitlines()[0].split(";")[0].rstrip(".")
-        assert cause == sentence, name
-        assert len(remedy) > 10, name
+def test_every_error_has_a_mistake_and_a_row_on_its_page() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
+    assert {error.__name__ for error, *_ in MISTAKES} == set(rows) == NAMED.keys()
 
 
 def test_every_error_is_one_of_python_too() -> None:
-    for name, kind in NAMED.items():
-        if name not in BASES:
-            base = kind.__mro__[1:]
-            assert re.search("Error$|Warning$", name)
-            assert any(each.__module__ == "builtins" and each is not Exception for each in base)
+    for kind in NAMED.values():
+        bases = [each for each in kind.__mro__[1:] if each.__module__ == "builtins"]
+        assert bases[0] is not Exception

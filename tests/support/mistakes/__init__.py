@@ -1,4 +1,8 @@
-"""Mistakes that users make, each with the error that it should raise and what its message says."""
+"""A mistake for each error and warning, with one fact that its message says.
+
+A mistake is (class, what makes it, fact), and ``SLOW`` where it starts processes. What makes it
+may take an empty directory, and the ``monkeypatch`` that undoes its patches.
+"""
 
 from mistakes import (
     around,
@@ -6,21 +10,15 @@ from mistakes import (
     configurations,
     data,
     distributed,
-    optimizers,
     programs,
     runs,
     saving,
     schedules,
     transformations,
 )
-from mistakes.mistake import Mistake
 
-_BEFORE_RUNS = (programs, transformations, optimizers, schedules, data, distributed)
-MISTAKES = [
-    Mistake(error, *case)
-    for module in (*_BEFORE_RUNS, runs, checkpoints, saving, configurations, around)
-    for error, cases in module.MISTAKES.items()
-    for case in cases
-]
+_BEFORE_RUNS = (programs, transformations, schedules, data, distributed)
+_MODULES = (*_BEFORE_RUNS, runs, checkpoints, saving, configurations, around)
+MISTAKES = [mistake for module in _MODULES for mistake in module.MISTAKES]
 
-__all__ = ["MISTAKES", "Mistake"]
+__all__ = ["MISTAKES"]

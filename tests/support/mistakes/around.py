@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import functrain as ft
 from functrain import errors, generation
-from mistakes.mistake import batches, fit, program, squared, step
+from mistakes.parts import batches, fit, program, squared
 
 
 class Bigram(nn.Module):
@@ -45,36 +45,19 @@ def unwritable(path: Path, _: object) -> None:
     fit(listeners=[ft.listeners.JSONL(path / "log")])
 
 
-MISTAKES = {
-    errors.ConfigurationError: [
-        (lambda: generate(torch.tensor([], dtype=torch.int64)), "is empty … at least one token"),
-        (lambda: generate(torch.tensor([0.5])), "torch.float32 … expected tokens: whole numbers"),
-        (
-            lambda: step(ft.compiled(ft.donated(ft.compiled(program())))),
-            "compiled takes an eager program … apply it before anything else",
+MISTAKES = [
+    (
+        errors.LogitsError,
+        lambda: generate(torch.tensor([0]), float("nan")),
+        "See whether the weights are finite",
+    ),
+    (
+        errors.FinderError,
+        lambda: ft.finders.find_lr(
+            program(infinite, nonfinite="ignore"), program().init(), batches()
         ),
-    ],
-    errors.LogitsError: [
-        (
-            lambda: generate(torch.tensor([0]), float("nan")),
-            "row 0 … NaN … See whether the weights are finite",
-        ),
-    ],
-    errors.FinderError: [
-        (
-            lambda: ft.finders.find_lr(
-                program(infinite, nonfinite="ignore"), program().init(), batches()
-            ),
-            "the loss is not finite at the first step … lower low=",
-        ),
-    ],
-    errors.MissingExtraError: [
-        (without_pandas, "package pandas … pip install 'functrain[pandas]'"),
-    ],
-    errors.SinkWarning: [
-        (
-            unwritable,
-            "could not write to … Is a directory … Training continues, and functrain tries again",
-        ),
-    ],
-}
+        "the loss is not finite at the first step",
+    ),
+    (errors.MissingExtraError, without_pandas, "pip install 'functrain[pandas]'"),
+    (errors.SinkWarning, unwritable, "Training continues, and functrain tries again"),
+]

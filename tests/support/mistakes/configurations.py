@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from functrain import config, errors
-from mistakes.mistake import batches, fit
+from mistakes.parts import batches, fit
 
 RUN = """\
 model: {_target_: torch.nn.Linear, in_features: 2, out_features: 1}
@@ -35,19 +35,6 @@ def load(path: Path, old: str, new: str, *overrides: str) -> Any:
         return config.build(loaded.config)
 
 
-def changed(path: Path, patches: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
-    from functrain.cli.train import train
-
-    patches.chdir(path)
-    (path / "mine.py").write_text(MINE)
-    sys.modules.pop("mine", None)  # of another test's folder
-    (path / "run.yaml").write_text(RUN)
-    for rate in (0.1, 0.2):
-        train("run.yaml", [f"optimizer.lr={rate}"], Console(quiet=True))
-
-
 def objective(params: dict[str, Any], seed: int, directory: Path, listeners: list[Any]) -> Any:
     return fit("1 step", eval_data=batches(), seed=seed, listeners=listeners)
 
@@ -65,37 +52,11 @@ def another(path: Path, _: object) -> None:
     search(path, direction="maximize")
 
 
-MISTAKES = {
-    errors.ConfigError: [
-        (
-            lambda path: load(path, "fit:", "fti:"),
-            "run.yaml … fti: unknown key … did you mean 'fit'",
-        ),
-        (
-            lambda path: load(path, "torch.nn.Linear", "torch.nn.Linaer"),
-            "model … torch.nn has no 'Linaer' … 'Linear'",
-        ),
-        (lambda path: load(path, "", "", "fit.until=many"), "fit.until … 'many' … 500 steps"),
-        (
-            lambda path: load(path, "in_features: 2", "in_feature: 2"),
-            "model.in_feature … takes no such argument … 'in_features'",
-        ),
-    ],
-    errors.RunChangedError: [
-        (
-            changed,
-            "optimizer.lr: 0.1 there, 0.2 now … Choose another directory=..., or remove that one",
-        ),
-        (another, "direction: 'minimize' there, 'maximize' now … Choose another directory"),
-    ],
-    errors.SearchError: [
-        (
-            lambda path: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
-            "lr: type … expected one of … got 'flaot'",
-        ),
-        (
-            lambda path: search(path, direction="minimise"),
-            "direction … minimize or maximize … got 'minimise'",
-        ),
-    ],
-}
+MISTAKES = [
+    (errors.ConfigError, lambda path: load(path, "fit:", "fti:"), "did you mean 'fit'"),
+    (
+        errors.SearchError,
+        lambda path: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
+        "expected one of",
+    ),
+]

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-import functrain as ft
 from functrain import errors
-from functrain.data import Batches, Mixture, Packed
-from mistakes.mistake import SLOW, X, batches, fit
+from functrain.data import Batches
+from mistakes.parts import SLOW, X, fit
 
 
 class Samples:
@@ -80,87 +78,34 @@ def cut(path: Path, first: int, then: int) -> None:
     fit("4 steps", FromTheStart(then), directory=path)
 
 
-MISTAKES = {
-    errors.EmptyDatasetError: [
-        (lambda: Batches(X[:0], 2), "no samples … Tensor"),
-        (lambda: fit(data=[]), "an empty list: … at least one batch"),
-        (
-            lambda: fit(data=FromTheStart(0)),
-            "no batch in epoch 0: … check what this FromTheStart yields",
-        ),
-        (
-            lambda: Batches(X, 9, drop_last=True),
-            "8 samples … batch of 9 … smaller batch_size or drop_last=False",
-        ),
-    ],
-    errors.BatchIndexError: [
-        (
-            lambda: read(Batches(X, 2, sampler=Few())),
-            "Few.indices(0, 0, 8) … expected 8 samples … got [3]",
-        ),
-        (lambda: batches()[0, 4], "no batch 4 of epoch 0 … 0 to 3"),
-    ],
-    errors.ConfigurationError: [
-        (lambda: Batches({"x": X, "y": X[:3]}, 2), "equally long … x' has 8 rows … y' has 3"),
-        (
-            lambda: Mixture({"a": batches(), "b": batches()}, weights=[1.0]),
-            "one weight for each … ['a', 'b']",
-        ),
-        (lambda: Packed([torch.arange(3)], 8), "3 tokens … it takes 9"),
-    ],
-    errors.UnsupportedError: [
-        (
-            lambda: Batches([X] * 9, 2),
-            "list of 9 tensors of one shape … torch.stack(list) … tuple(list)",
-        ),
-        (
-            lambda: Batches(iter(X), 2),
-            "Batches needs a dataset with a length … has none … "
-            "DataLoader(dataset, batch_size=...)",
-        ),
-        (
-            lambda: fit(data=X),
-            "a Tensor does not … functrain.data.Batches(data, batch_size) … [data]",
-        ),
-        (lambda: ft.evaluate(None, None, 3), "data: expected … int"),
-    ],
-    errors.WorkerDiedError: [
-        (
-            lambda: read(Batches(Samples(leave), 2, workers=1)),
-            "ended unexpectedly … try workers=0",
-            SLOW,
-        ),
-    ],
-    errors.WorkerTimeoutError: [
-        (
-            lambda: read(Batches(Samples(sleep), 2, workers=1, timeout=0.5)),
-            "no batch in 0.5 s … batch 0 of epoch 0 … try workers=0 … a longer timeout",
-            SLOW,
-        ),
-    ],
-    errors.DataChangedError: [
-        (
-            lambda: fit("2 epochs", iter([X, X])),
-            "can be read only once … epoch 1 … can be iterated again: a list",
-        ),
-        (
-            lambda path: cut(path, 4, 1),
-            "after 2 batches of epoch 0 … ends after 1 … Give the data the run was started with",
-        ),
-    ],
-    errors.LengthWarning: [
-        (
-            lambda: fit("2 epochs", Longer()),
-            "has a length of 2 batches and gives more … Remove __len__ … or correct the length",
-        ),
-    ],
-    errors.ReplayWarning: [
-        (
-            lambda path: cut(path, 4, 4),
-            "in epoch 0, 2 batches … functrain.data.Batches, or a loader with state_dict",
-        ),
-    ],
-    errors.EmptyBatchWarning: [
-        (lambda: fit(eval_data=[X, X[:0]]), "batch 1 of the evaluation data … skipped"),
-    ],
-}
+MISTAKES = [
+    (errors.EmptyDatasetError, lambda: Batches(X[:0], 2), "no samples"),
+    (errors.BatchIndexError, lambda: read(Batches(X, 2, sampler=Few())), "Few.indices(0, 0, 8)"),
+    (
+        errors.WorkerDiedError,
+        lambda: read(Batches(Samples(leave), 2, workers=1)),
+        "ended unexpectedly",
+        SLOW,
+    ),
+    (
+        errors.WorkerTimeoutError,
+        lambda: read(Batches(Samples(sleep), 2, workers=1, timeout=0.5)),
+        "batch 0 of epoch 0",
+        SLOW,
+    ),
+    (
+        errors.DataChangedError,
+        lambda: fit("2 epochs", iter([X, X])),
+        "can be iterated again: a list",
+    ),
+    (
+        errors.LengthWarning,
+        lambda: fit("2 epochs", Longer()),
+        "has a length of 2 batches and gives more",
+    ),
+    (
+        errors.ReplayWarning,
+        lambda path: cut(path, 4, 4),
+        "functrain.data.Batches, or a loader with state_dict",
+    ),
+]

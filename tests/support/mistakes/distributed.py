@@ -15,7 +15,7 @@ import functrain as ft
 from functrain import errors
 from functrain.distributed import World, current
 from functrain.training.dispatch import Listeners
-from mistakes.mistake import SLOW
+from mistakes.parts import SLOW
 
 
 def join_alone(path: Path, patches: pytest.MonkeyPatch) -> object:
@@ -50,41 +50,34 @@ def wait_in_a_listener(path: Path, patches: pytest.MonkeyPatch) -> object:
     raise raised.value.__cause__
 
 
-MISTAKES = {
-    errors.AloneError: [
-        (
-            wait_in_a_listener,
-            "needs every rank, but listeners are called on rank 0 only … "
-            "unless they have the attribute every_rank = True",
-        ),
-    ],
-    errors.ProcessGroupError: [
-        (
-            join_alone,
-            "rank 1 of 2 could not join the others at 127.0.0.1:1 … "
-            "all 2 processes were started … reaches MASTER_ADDR",
-            SLOW,
-        ),
-    ],
-    errors.RankFailedError: [
-        (
-            fail(rank_jobs.raise_on_rank_1),
-            "rank 1 raised ValueError: no such sample … rank 1",
-            SLOW,
-        ),
-    ],
-    errors.RankMismatchError: [
-        (
-            fail(rank_jobs.differ),
-            "data: rank 2 has 'new', ranks 0, 1 'old' … Start every rank with the same code",
-            SLOW,
-        ),
-    ],
-    errors.DirectoryNotSharedError: [
-        (
-            save_apart,
-            "rank 1 on … does not see what rank 0 creates in /proc/self/cwd … every node mounts",
-            SLOW,
-        ),
-    ],
-}
+MISTAKES = [
+    (
+        errors.AloneError,
+        wait_in_a_listener,
+        "needs every rank, but listeners are called on rank 0 only",
+    ),
+    (
+        errors.ProcessGroupError,
+        join_alone,
+        "rank 1 of 2 could not join the others at 127.0.0.1:1",
+        SLOW,
+    ),
+    (
+        errors.RankFailedError,
+        fail(rank_jobs.raise_on_rank_1),
+        "rank 1 raised ValueError: no such sample",
+        SLOW,
+    ),
+    (
+        errors.RankMismatchError,
+        fail(rank_jobs.differ),
+        "data: rank 2 has 'new', ranks 0, 1 'old'",
+        SLOW,
+    ),
+    (
+        errors.DirectoryNotSharedError,
+        save_apart,
+        "does not see what rank 0 creates in /proc/self/cwd",
+        SLOW,
+    ),
+]

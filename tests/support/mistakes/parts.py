@@ -1,43 +1,15 @@
-"""The class of mistakes, and small parts that many of them share."""
+"""Small parts that many mistakes share."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import attrs
-import pytest
 import torch
 from torch import Tensor, nn
 
 import functrain as ft
 
-
-@attrs.frozen
-class Mistake:
-    """Code that makes a mistake, and what its message must say.
-
-    Attributes:
-        error: the class, an error or a warning.
-        make: makes it; may take an empty directory, and what undoes its patches.
-        says: a pattern of ``messages.holds``: what was given and where, what is expected or to do.
-        slow: whether it starts processes.
-    """
-
-    error: type[Exception]
-    make: Callable[..., object]
-    says: str
-    slow: bool = False
-
-    def commit(self, path: Path, patches: pytest.MonkeyPatch) -> None:
-        """Make the mistake."""
-        count = len(inspect.signature(self.make).parameters)
-        self.make(*(path, patches)[:count])
-
-
-SLOW = True
+SLOW = True  # starts processes
 X = torch.linspace(-1, 1, 32).reshape(8, 4)
 
 
