@@ -10,7 +10,6 @@ import functrain
 PACKAGE = Path(functrain.__file__).parent
 DOORS = {
     "diagnosis/anomaly.py",
-    "populations/gradients.py",
     "optim/methods/adagrad.py",
     "testing/global_state.py",
     "transforms/torch_internals.py",
