@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.core import step
+from functrain.core.batch_lending import copied
 from functrain.core.gradients import GradientFunction, GradientInputs, Gradients
 from functrain.core.precision import widened
 from functrain.core.program import Program
@@ -83,7 +84,9 @@ class Sharpness:
 
         def aware(inputs: GradientInputs) -> Gradients:
             params, fixed = inputs.params, inputs.fixed
-            writes, here = fixed.model.writes, gradient(inputs)
+            # The second pass gets the batch as it was before the first, which may write to it.
+            first = inputs._replace(batch=copied(inputs.batch, inputs.device))
+            writes, here = fixed.model.writes, gradient(first)
             # Writes of the forward, to BatchNorm's buffers as to parameters, count once.
             frozen = writes.suspects(params, fixed.trainable, only_frozen=True)
             worst = writes.owned({**params, **self.worst(here.grads, params)}, frozen)

@@ -135,3 +135,19 @@ def test_micro_batches_of_other_sizes_weigh_by_their_samples() -> None:
     moved, _ = ft.sharpness_aware(made, rho=0.0).train_step(state, parts)
     change = state.params["weight"] - moved.params["weight"]
     torch.testing.assert_close(change, torch.full((1, 2), 0.75))
+
+
+def test_both_passes_get_the_batch_as_it_was() -> None:
+    def doubled(module: nn.Module, given: dict[str, Tensor]) -> Tensor:
+        mean: Tensor = module(given.pop("x") * 2).square().mean()
+        return mean
+
+    def in_place(module: nn.Module, given: dict[str, Tensor]) -> Tensor:
+        mean: Tensor = module(given.pop("x").mul_(2)).square().mean()
+        return mean
+
+    x, found = batch(0)[0], []
+    for one in (doubled, in_place):
+        program = ft.sharpness_aware(ft.program(model(), one, ft.optim.SGD(lr=0.1)), rho=0.1)
+        found.append(program.train_step(program.init(), {"x": x})[0])
+    assert tree.diff(*found) == []
