@@ -18,7 +18,7 @@ from torch import Tensor
 
 from functrain.core.batch import Batch
 from functrain.core.batch_lending import ALWAYS_COPIED, BatchLending
-from functrain.core.buffers import restarted, statistics_after
+from functrain.core.buffers import composable, restarted, statistics_after
 from functrain.core.clipping import block_norm
 from functrain.core.first_step import warn_of_memory
 from functrain.core.gradients import (
@@ -61,7 +61,7 @@ def step_gradients(
     given, model = state["params"], fixed.model
     watched = model.writes.suspects(given, fixed.trainable) if watch else set()
     own = {**state, "params": model.writes.owned(given, watched)}
-    lending = fixed.lending.of_next_step() if watch else ALWAYS_COPIED
+    lending = fixed.lending.begin_step() if watch else ALWAYS_COPIED
     if len(batches) == 1:
         lent = lending.lend(batches[0], next(iter(given.values())).device)
         found = by_recipe(gradient, fixed)(inputs_of(fixed, own, lent.batch))
@@ -70,6 +70,8 @@ def step_gradients(
     else:
         found = _mean_of_parts(Parts(gradient, fixed, own, seed, lending), batches)
     require_dependence(found.grads)
+    if watch:
+        lending.steps += 1
     if watched:
         found = found._replace(params=model.writes.settled(given, found.params, watched))
     if watch and model.attributes.left:
@@ -105,7 +107,7 @@ def _mean_of_parts(parts: Parts, batches: list[Batch]) -> Gradients:
     # A backward pass finds them in its own order, and a norm depends on the order.
     paths = [path for path in fixed.trainable if path in total]
     grads = {path: divide(total.pop(path), divisor, params[path].dtype) for path in paths}
-    statistics = statistics_after(fixed.model.statistics, buffers, found.buffers)
+    statistics = statistics_after(composable(fixed.model.statistics), buffers, found.buffers)
     norm = block_norm(list(grads.values())) if grads else None
     return Gradients(grads, params, {**found.buffers[-1], **statistics}, loss_output, norm)
 
@@ -160,7 +162,7 @@ class Parts:
     def gradients(self, number: int, batch: Batch, buffers: Tensors) -> Gradients:
         """Return the gradients of part ``number``, in a random stream of its own."""
         fixed, device = self.fixed, next(iter(self.state["params"].values())).device
-        own = restarted(fixed.model.statistics, buffers, self.state["buffers"])
+        own = restarted(composable(fixed.model.statistics), buffers, self.state["buffers"])
         gradient = by_recipe(self.gradient, fixed)
 
         def compute() -> Gradients:
@@ -198,10 +200,11 @@ class Parts:
             batch = batches[number - start]
             grads, _, after, loss_output, _ = self.gradients(number, batch, before)
             weight = loss_output.weight_of(batch)
-            is_complete = number == stop - 1 and total is found.sums[-1]
+            is_complete, is_nothing = number == stop - 1 and total is found.sums[-1], weight == 0
             for path, grad in grads.items():
                 wide = widened(grad)
-                _add(total, path, wide * weight.to(wide.dtype))
+                # As in the mean of the loss, the NaN of a part without tokens does not count.
+                _add(total, path, (wide * weight.to(wide.dtype)).masked_fill(is_nothing, 0))
                 if arrive is not None and is_complete:
                     arrive(found.sums, path)
             found.loss_outputs.append(loss_output)

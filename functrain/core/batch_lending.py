@@ -39,7 +39,7 @@ class BatchLending:
 
     Attributes:
         is_copied: whether the loss gets copies for ever.
-        steps: how many steps there were.
+        steps: how many steps found their gradients.
         copies: the memory of the copies that the last step made.
     """
 
@@ -47,9 +47,11 @@ class BatchLending:
     steps: int = 0
     copies: list[weakref.ref[torch.UntypedStorage]] = attrs.field(factory=list)
 
-    def of_next_step(self) -> BatchLending:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BatchLending, (self.is_copied,)  # a copy begins to watch again
+
+    def begin_step(self) -> BatchLending:
         """Begin a step: memory that is left of the last one's copies is kept by the loss."""
-        self.steps += 1
         self.is_copied |= any(one() is not None for one in self.copies)
         self.copies.clear()
         return self
@@ -59,7 +61,7 @@ class BatchLending:
         originals: list[Tensor] = []
         if self.is_copied or torch.is_inference_mode_enabled():
             return LentBatch(self, copied(batch, device), originals, originals, [])
-        given: list[Tensor] = [] if self.steps <= _WATCHED else originals
+        given: list[Tensor] = [] if self.steps < _WATCHED else originals
 
         def lent(tensor: Tensor, where: torch.device | None) -> Tensor:
             if not _is_lendable(tensor, where):

@@ -33,16 +33,25 @@ def may_become(buffer: Tensor, shape: Sequence[int]) -> bool:
     return broadcast or buffer.numel() == 0
 
 
+# What moves the statistics by torch's rule.
+_FORWARDS = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
+
+
 class Statistic(NamedTuple):
     """A running mean or variance of batch norm.
 
     Attributes:
-        momentum: share of the new value; ``None`` for the mean over all batches so far.
+        norm: the layer, whose ``momentum`` may change in the course of a run.
         counter: path of ``num_batches_tracked``.
     """
 
-    momentum: float | None
+    norm: nn.modules.batchnorm._BatchNorm
     counter: str
+
+    @property
+    def is_torchs(self) -> bool:
+        """Whether torch's own forward moves it; that of a subclass may do so by another rule."""
+        return type(self.norm).forward in _FORWARDS
 
 
 def statistics(module: nn.Module, paths: dict[int, str]) -> dict[str, Statistic]:
@@ -52,8 +61,16 @@ def statistics(module: nn.Module, paths: dict[int, str]) -> dict[str, Statistic]
         if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
             counter = paths[id(norm.num_batches_tracked)]
             for tensor in (norm.running_mean, norm.running_var):
-                found[paths[id(tensor)]] = Statistic(norm.momentum, counter)
+                found[paths[id(tensor)]] = Statistic(norm, counter)
     return found
+
+
+def composable(found: dict[str, Statistic]) -> dict[str, Statistic]:
+    """Return the statistics of which the parts of a step all begin with the old ones.
+
+    Others are passed on from part to part, as buffers are.
+    """
+    return {path: one for path, one in found.items() if one.is_torchs}
 
 
 def restarted(
@@ -92,9 +109,9 @@ def in_turn(
 
     Each value and count is that after one part, from ``old`` and ``before``.
     """
-    start = old.double()
+    start, momentum = old.double(), found.norm.momentum
     forwards = [count - before for count in counts]
-    if found.momentum is None:
+    if momentum is None:
         total = start * before
         for value, count in zip(each, counts, strict=True):
             total = total + (value.double() * count - start * before)
@@ -102,6 +119,6 @@ def in_turn(
         return (total / seen.clamp(min=1)).to(old.dtype)
     now = start
     for value, many in zip(each, forwards, strict=True):
-        kept = torch.pow(start.new_full((), 1 - found.momentum), many)
+        kept = torch.pow(start.new_full((), 1 - momentum), many)
         now = now * kept + (value.double() - start * kept)
     return now.to(old.dtype)

@@ -126,7 +126,12 @@ def evaluate(
     else:
         with autocast(precision, device):
             returned = function(model, batch)
-    value, weight, metrics = returned if isinstance(returned, Loss) else Loss(returned)
+    given: Any = returned if isinstance(returned, Loss) else Loss(returned)
+    value, weight, metrics = given
+    if not isinstance(metrics, Mapping):
+        from functrain.diagnosis.loss_errors import explain_metrics
+
+        raise explain_metrics(metrics)
     return LossOutput(
         _checked_loss(value),
         _checked_weight(weight, weight_graph),

@@ -55,6 +55,14 @@ def explain_weight(weight: Any) -> LossError:
     )
 
 
+def explain_metrics(metrics: Any) -> LossError:
+    """Return the error for metrics that have no names."""
+    return LossError(
+        "Loss(value, weight, metrics): expected a dict of metrics by name, metrics={...}, got "
+        f"{_described(metrics)}"
+    )
+
+
 def explain_metric(name: Any, value: Any) -> LossError:
     """Return the error for a metric that a loss may not return under this name."""
     if not isinstance(name, str):

@@ -203,3 +203,22 @@ class TestSharing:
         batch = SimpleNamespace(x=X.clone())
         run(program(lambda model, given: seen(model, vars(given))), batch)
         assert is_lent(seen, batch.x)
+
+
+@pytest.mark.parametrize("does", [lambda x: x.data.mul_(2), lambda x: x.sub_(1)])
+def test_steps_whose_loss_failed_are_not_those_that_are_watched(does: Any) -> None:
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        if batch["fails"]:
+            raise ValueError("of the user")
+        does(batch["x"])
+        mean: Tensor = model(batch["x"]).square().mean()
+        return mean
+
+    given = program(loss)
+    state, x = given.init(), X.clone()
+    for _ in range(LATE):
+        with pytest.raises(ValueError, match="of the user"):
+            given.train_step(state, {"x": x, "fails": True})
+    for _ in range(LATE):
+        state, _ = given.train_step(state, {"x": x, "fails": False})
+    assert torch.equal(x, X)

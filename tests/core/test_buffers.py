@@ -62,3 +62,32 @@ def test_a_norm_that_is_frozen_stays() -> None:
     before = program.init()
     after, _ = program.train_step(before, torch.randn(8, 4))
     assert ft.tree.diff(dict(before.buffers), dict(after.buffers)) == []
+
+
+class Largest(nn.BatchNorm1d):
+    """Keeps the largest mean, which no composition of averages gives."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        if self.training:
+            with torch.no_grad():
+                self.running_mean.copy_(torch.maximum(self.running_mean, input.mean(0)))
+        return input - self.running_mean
+
+
+@pytest.mark.parametrize("rule", ["momentum that changes", "another rule"])
+def test_they_follow_the_layer_that_there_is(rule: str) -> None:
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    norm = nn.BatchNorm1d(4) if rule == "momentum that changes" else Largest(4)
+    plain = copy.deepcopy(norm)
+    program = ft.program(
+        nn.Sequential(norm, nn.Linear(4, 1)),
+        lambda model, x: model(x).square().mean(),
+        ft.optim.SGD(lr=0.0),
+        accumulate=3,
+    )
+    norm.momentum = plain.momentum = 0.5
+    state, _ = program.train_step(program.init(), x)
+    for part in x.split(4):
+        plain(part)
+    torch.testing.assert_close(state.buffers["0.running_mean"], plain.running_mean)

@@ -133,3 +133,31 @@ class TestATensorBelowZeroAsWeight:
         values = torch.tensor([1.0, 2.0])
         assert ft.metrics.Mean.of(values, torch.tensor([2.0, -1.0])).compute().isnan()
         assert ft.metrics.Mean.of(values, torch.tensor([2.0, 0.0])).compute() == 1.0
+
+
+@pytest.mark.parametrize("metrics", [None, [1.0]])
+def test_metrics_without_names_are_refused(metrics: Any) -> None:
+    program = ft.program(
+        nn.Linear(2, 1),
+        lambda model, x: ft.Loss(model(x).mean(), metrics=metrics),
+        ft.optim.SGD(lr=0.1),
+    )
+    with pytest.raises(ft.errors.LossError, match="dict of metrics by name"):
+        program.train_step(program.init(), torch.ones(2, 2))
+
+
+def test_a_part_of_no_weight_counts_for_nothing() -> None:
+    def loss(model: nn.Module, batch: Any) -> ft.Loss:
+        x, weights = batch
+        each = model(x).square().squeeze(-1)
+        return ft.Loss((each * weights).sum() / weights.sum(), weight=weights.sum())
+
+    batch = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), torch.ones(8)
+    batch[1][:4] = 0
+    found = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1), accumulate=accumulate)
+        state, metrics = program.train_step(program.init(), batch)
+        found.append((dict(state.params), metrics["loss"], metrics["grad_norm"]))
+    torch.testing.assert_close(*found)
