@@ -60,6 +60,11 @@ class GraphStep:
     fallback: bool
     graphs: dict[Any, Any] = attrs.field(factory=dict, init=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy compiles its own graphs.
+        names = [field.name for field in attrs.fields(type(self)) if field.init]
+        return type(self), tuple(getattr(self, name) for name in names)
+
     def graph(self, key: Any, make: Callable[[], T]) -> T:
         """Return the graph for a form, which is made if there is none.
 
