@@ -54,11 +54,12 @@ def _loss_output(
         watched = set() if is_below_func() else seen.writes.suspects(lent, fixed.trainable)
         params = fixed.model.writes.owned(seen.writes.owned(lent, watched))
         buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
+        leaves = fixed.model.as_parameters(params, fixed.trainable if gradients else ())
         with (
             torch.set_grad_enabled(gradients),
             scoped(stream, device, draws=seen.draws),
             precision.autocast(fixed.recipe.precision, device),
-            fixed.model.bound(_leaves(fixed, params, gradients), buffers, False) as module,
+            fixed.model.bound(leaves, buffers, False) as module,
         ):
 
             def computing() -> LossOutput:
@@ -74,13 +75,6 @@ def _loss_output(
     return found
 
 
-def _leaves(fixed: StaticParts, params: Tensors, gradients: bool) -> Tensors:
-    if not gradients:
-        return params
-    trained = set(fixed.trainable)
-    return {p: t.detach().requires_grad_(p in trained) for p, t in params.items()}
-
-
 @contextmanager
 def evaluating(
     fixed: StaticParts, state: TrainState, weights: str, gradients: bool
@@ -88,14 +82,15 @@ def evaluating(
     """Lend a module of its own, which the block may keep; see ``Program.evaluating``."""
     model = fixed.model
     with _lending(fixed, lend(state), weights) as lent:
-        params = _leaves(fixed, fixed.evaluations.writes.owned(model.writes.owned(lent)), gradients)
+        params = fixed.evaluations.writes.owned(model.writes.owned(lent))
         with (
             torch.set_grad_enabled(gradients),
             # The user's block may wait for other threads.
             scoped(evaluation_stream(state), state.device, alone=False),
             precision.autocast(fixed.recipe.precision, state.device),
         ):
-            yield model.lent(params, fields_of(state)["buffers"], training=False)
+            trained = fixed.trainable if gradients else ()
+            yield model.lent(params, fields_of(state)["buffers"], False, trained)
 
 
 @contextmanager
@@ -109,7 +104,8 @@ def module(
         without_autocast(state.device),
         precision.autocast(fixed.recipe.precision, state.device),
     ):
-        yield fixed.model.lent(lent, state.buffers, training, differentiated)
+        own = {**lent, **{path: lent[path].clone() for path in differentiated}}
+        yield fixed.model.lent(own, state.buffers, training, differentiated)
 
 
 @contextmanager

@@ -167,11 +167,11 @@ def warn_of_memory(
     """
     model, recipe = fixed.model, fixed.recipe
     tables = tables_of(model.module)
-    leaves = {path: params[path].detach().requires_grad_() for path in fixed.trainable}
 
     def forward() -> None:
         own = {path: buffer.clone() for path, buffer in buffers.items()}
-        with scoped(0, device), model.bound({**model.writes.owned(params), **leaves}, own, True):
+        bound = model.as_parameters(model.writes.owned(params), fixed.trainable)
+        with scoped(0, device), model.bound(bound, own, True):
             found = evaluate(recipe.loss, model.module, copied(batch, device), device)
             values.append(found.value.detach())
             if len(values) < 2:

@@ -81,11 +81,11 @@ def by_autograd(inputs: GradientInputs) -> Gradients:
             return by_autograd(inputs)
     fixed, params, buffers, batch, scale, device = inputs
     model, recipe = fixed.model, fixed.recipe
-    leaves = {path: params[path].detach().requires_grad_() for path in fixed.trainable}
+    bound = model.as_parameters(params, fixed.trainable)
+    leaves = {path: bound[path] for path in fixed.trainable}
     for path, hooks in model.hooks.items():
         for hook in hooks if path in leaves else ():
             leaves[path].register_hook(hook)  # type: ignore[no-untyped-call]
-    bound = model.writes.bound(params, leaves)
     with model.bound(bound, buffers, training=True) as module:
         loss_output = evaluate(recipe.loss, module, batch, device, recipe.precision)
         loss = loss_output.value
@@ -94,7 +94,7 @@ def by_autograd(inputs: GradientInputs) -> Gradients:
         after = model.current_buffers(buffers)
         model.writes.adopt(params, bound, model.current_params())
     if not model.outside.searched:
-        model.outside.warn_of(loss)
+        model.outside.warn_of(loss, bound)
     # A copy: the loss may be a parameter itself, which a donated step writes over.
     return Gradients(grads, params, after, loss_output._replace(value=loss.detach().clone()))
 

@@ -72,12 +72,6 @@ class InPlaceWrites:
             found[path] = params[path].clone()
         return found
 
-    def bound(self, params: Tensors, leaves: Tensors) -> Tensors:
-        """Return the tensors to bind: aliases, where ``.data =`` is to be seen afterwards."""
-        watching = self.watched < _WATCHED and len(leaves) < len(params)
-        paths = params.keys() if watching else self.paths
-        return {**params, **{path: params[path].detach() for path in paths}, **leaves}
-
     def settled(
         self, given: Tensors, params: Tensors, watched: Collection[str], by_values: bool = True
     ) -> Tensors:

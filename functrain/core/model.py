@@ -8,7 +8,7 @@ assignment each. Afterwards the module has the tensors and the modes that it had
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -34,6 +34,7 @@ from functrain.core.rng import turn
 from functrain.core.state import Tensors
 from functrain.core.user_module import Factory, copy_module, made_by, refuse
 from functrain.errors import ModelError
+from functrain.tree.torch_internals import is_below_func
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -52,6 +53,7 @@ class FunctionalModule:
         param_places: for each parameter, the place where ``nn.Module`` holds it.
         aliases: second names of tied tensors, each with the path it stands for.
         hooks: tensor hooks that the user registered on parameters.
+        tags: attributes that the user set on parameters, by path.
         statistics: of batch norms, by path.
     """
 
@@ -67,10 +69,15 @@ class FunctionalModule:
     buffer_places: list[Place]
     aliases: dict[str, str]
     hooks: dict[str, list[Callable[[Tensor], Tensor | None]]]
+    tags: dict[str, dict[str, Any]]
     attributes: Attributes
     writes: InPlaceWrites
     statistics: dict[str, Statistic]
     outside: OutsideParameters = attrs.field(factory=OutsideParameters)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy has another module, in which the places are others.
+        return _rebuild, (self.module, self.factory, self.params, self.buffers)
 
     @property
     def named_params(self) -> NamedParams:
@@ -94,6 +101,19 @@ class FunctionalModule:
             )
         return _copies(source.params), _copies(source.buffers)
 
+    def as_parameters(self, params: Tensors, trained: Collection[str]) -> Tensors:
+        """Return ``nn.Parameter``s with the memory of tensors, and the attributes that users set.
+
+        Below ``torch.func`` tensors have no memory of their own, and stay plain ones.
+        """
+        wanted = set(trained)
+        if is_below_func():
+            return {p: t.detach().requires_grad_() if p in wanted else t for p, t in params.items()}
+        made = {path: nn.Parameter(one, path in wanted) for path, one in params.items()}
+        for path, attributes in self.tags.items():
+            vars(made[path]).update(attributes)
+        return made  # type: ignore[return-value]
+
     @contextmanager
     def bound(self, params: Tensors, buffers: Tensors, training: bool) -> Iterator[nn.Module]:
         """Let the module compute with these tensors, in this mode; afterwards it is as before."""
@@ -115,7 +135,7 @@ class FunctionalModule:
         return [tensors[path] for path in self.paths]
 
     def lent(
-        self, params: Tensors, buffers: Tensors, training: bool, differentiated: Iterable[str] = ()
+        self, params: Tensors, buffers: Tensors, training: bool, differentiated: Collection[str]
     ) -> nn.Module:
         """Return a module of its own that computes with these tensors.
 
@@ -123,11 +143,10 @@ class FunctionalModule:
         is the teacher, binds it to other tensors while the module is lent.
 
         Parameters that a forward writes to, and buffers, are copied; the parameters
-        ``differentiated`` become leaves that require gradients.
+        ``differentiated`` are leaves that require gradients.
         """
-        given = {**self.writes.owned(params), **_copies(buffers)}
-        for path in differentiated:
-            given[path] = params[path].detach().clone().requires_grad_()
+        own = self.as_parameters(self.writes.owned(params), differentiated)
+        given = {**own, **_copies(buffers)}
         self._in_places(given)
         with turn():  # a step in another thread binds the module to its own tensors
             module = self._copied(given)
@@ -208,10 +227,19 @@ def functionalize(source: nn.Module | Factory, seed: int = 0) -> FunctionalModul
             for path, p in module.named_parameters()
             if p._backward_hooks
         },
+        tags={plain[path]: dict(vars(p)) for path, p in module.named_parameters() if vars(p)},
         attributes=Attributes(module),
         writes=InPlaceWrites.of(module, params),
         statistics=statistics(module, paths),
     )
+
+
+def _rebuild(
+    module: nn.Module, factory: Factory | None, params: Tensors, buffers: Tensors
+) -> FunctionalModule:
+    """Return what a copy of a module is as a function, with the initial values of the first one."""
+    made = functionalize(module)
+    return attrs.evolve(made, factory=factory, params=params, buffers=buffers)
 
 
 def _initial(tensors: Tensors, factory: Factory | None) -> Tensors:

@@ -14,7 +14,7 @@ import functools
 import re
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -218,10 +218,12 @@ class OutsideParameters:
 
     searched = False
 
-    def warn_of(self, loss: Tensor) -> None:
-        """Warn of trainable parameters in the graph of a loss."""
+    def warn_of(self, loss: Tensor, own: Mapping[str, Tensor]) -> None:
+        """Warn of trainable parameters in the graph of a loss besides a model's own."""
         self.searched = True
-        shapes = [list(parameter.shape) for parameter in _parameters_below(loss)]
+        known = set(map(id, own.values()))
+        found = [one for one in _parameters_below(loss) if id(one) not in known]
+        shapes = [list(parameter.shape) for parameter in found]
         if shapes:
             warn(
                 f"the loss depends on {len(shapes)} trainable parameters outside of the model, of "

@@ -184,3 +184,35 @@ class TestTheModule:
 
         nested = ft.program(net, loss, ft.optim.SGD(0.1))
         assert_trains_like(nested, one)
+
+
+def tagged() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 1)
+    model.weight.no_decay = True  # type: ignore[assignment]
+    return model
+
+
+def of_parameters(model: nn.Module, x: Tensor) -> Tensor:
+    own = [one for one in model._parameters.values() if isinstance(one, nn.Parameter)]
+    return model(x).square().mean() + sum(one.square().sum() for one in own)  # type: ignore[no-any-return]
+
+
+def of_tagged(model: nn.Module, x: Tensor) -> Tensor:
+    own = [one for one in model.parameters() if getattr(one, "no_decay", False)]
+    return model(x).square().mean() + sum(one.square().sum() for one in own)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("loss", [of_parameters, of_tagged])
+@pytest.mark.parametrize("trainable", [None, ["bias"]])
+def test_parameters_keep_their_class_and_attributes(loss: Any, trainable: Any) -> None:
+    program = ft.program(tagged(), loss, ft.optim.SGD(lr=0.1), trainable=trainable)
+    state, expected = program.init(), loss(tagged(), X)
+    assert torch.equal(program.train_step(state, X)[1]["loss"], expected)
+    assert torch.equal(program.eval_step(state, X)["loss"], expected)
+    captured = ft.compiled(program, backend="eager")
+    torch.testing.assert_close(captured.train_step(state, X)[1]["loss"], expected.detach())
+    with program.evaluating(state) as model:
+        torch.testing.assert_close(loss(model, X), expected.detach())
+    with program.module(state, gradients=True) as model:
+        assert {one.requires_grad for one in model.parameters()} == {True, trainable is None}
