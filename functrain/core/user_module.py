@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable
+from itertools import chain
 from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -80,6 +81,7 @@ def refuse(module: nn.Module) -> None:
                 "through the module before making a program of it."
             )
     _refuse_overlapping(module)
+    _refuse_views(module)
 
 
 def _refuse_overlapping(module: nn.Module) -> None:
@@ -94,6 +96,31 @@ def _refuse_overlapping(module: nn.Module) -> None:
             "(b.weight = a.weight) to share it, or clone one (b.weight = "
             "nn.Parameter(b.weight.detach().clone()); b.buffer = b.buffer.clone())"
         )
+
+
+def _refuse_views(module: nn.Module) -> None:
+    """Refuse attributes in the memory of parameters or buffers: steps bind others in their place.
+
+    A hook before the forward computes its attribute again, as that of ``spectral_norm`` does.
+    """
+    bound = {id(tensor): path for path, tensor in module.named_parameters(remove_duplicate=False)}
+    bound |= {id(tensor): path for path, tensor in module.named_buffers(remove_duplicate=False)}
+    tensors = [*module.parameters(), *module.buffers()]
+    by_memory: dict[int, list[Tensor]] = {}
+    for tensor in filter(_has_memory, tensors):
+        by_memory.setdefault(tensor.untyped_storage().data_ptr(), []).append(tensor)
+    parts = [one for one in module.modules() if not one._forward_pre_hooks]
+    seen = set(map(id, map(vars, module.modules())))
+    for _, key, value in chain(*(entries(vars(one), seen) for one in parts)):
+        if not isinstance(value, Tensor) or id(value) in bound or not _has_memory(value):
+            continue
+        for tensor in by_memory.get(value.untyped_storage().data_ptr(), ()):
+            if overlapping([tensor, value]):
+                raise ModelError(
+                    f"the attribute {key!r} of the model is a view of {bound[id(tensor)]!r}, which "
+                    "would keep the values that this has now. Make it a property, compute it in "
+                    "the forward, or clone it if it is to stay as it is"
+                )
 
 
 def _has_memory(tensor: Tensor) -> bool:

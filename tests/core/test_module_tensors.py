@@ -278,3 +278,46 @@ def test_exported_modules_are_refused(factory: bool) -> None:
     exported = torch.export.export(nn.Sequential(nn.Linear(6, 1), nn.Dropout()), (X,)).module()
     with pytest.raises(ModelError, match=r"torch\.export.* Give the module that was exported"):
         ft.program((lambda: exported) if factory else exported, loss, ft.optim.SGD(0.1))
+
+
+class Keeps(nn.Module):
+    """Keeps something made of its own tensors in an attribute."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("table", torch.ones(2, 4))
+        self.kept = make(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: m.linear.weight.detach(),
+        lambda m: m.linear.weight.data,
+        lambda m: [{"rows": m.linear.weight[:2]}],
+        lambda m: m.table[0],
+    ],
+)
+def test_attributes_that_are_views_are_refused(make: Any) -> None:
+    for model in (Keeps(make), lambda: Keeps(make)):
+        with pytest.raises(ModelError, match=r"(kept|rows)' of the model is a view of"):
+            ft.program(model, lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: m.linear.weight.detach().clone(),
+        lambda m: m.linear.weight,
+        lambda m: nn.utils.spectral_norm(nn.Linear(4, 4)),
+        lambda m: nn.utils.weight_norm(nn.Linear(4, 4)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
+def test_attributes_that_no_step_leaves_behind_are_allowed(make: Any) -> None:
+    ft.program(Keeps(make), lambda m, x: m(x).mean(), ft.optim.SGD(lr=0.1))
