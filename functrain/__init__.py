@@ -195,8 +195,8 @@ class _NoAttribute:
         self.name = name
 
     def __str__(self) -> str:
-        from functrain.errors.elsewhere import IN_PACKAGE
         from functrain.errors.nearest import unknown_attribute
+        from functrain.errors.other_libraries import IN_PACKAGE
 
         in_rooms = {
             inner: f"functrain.{room}.{inner}"

@@ -16,8 +16,8 @@ from functrain.data.prefetched import prefetched
 from functrain.data.samplers import ByLength, Sampler
 from functrain.data.source import Source, as_source
 from functrain.data.weights import Interpolated, Temperature
-from functrain.errors.elsewhere import IN_DATA
 from functrain.errors.nearest import unknown_attribute
+from functrain.errors.other_libraries import IN_DATA
 
 __all__ = [
     "Batches",

@@ -196,8 +196,8 @@ class Batches:
 
         Raises:
             BatchIndexError: no such position exists.
-            WorkerDiedError: a worker process was killed.
-            WorkerTimeoutError: workers returned no batch within ``timeout`` seconds.
+            WorkerError: a worker process was killed.
+            WorkerError: workers returned no batch within ``timeout`` seconds.
         """
         if epoch < 0 or not 0 <= index <= len(self):
             raise BatchIndexError(

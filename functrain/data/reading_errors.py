@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
-from functrain.errors import DataChangedError, WorkerDiedError
+from functrain.errors import DataChangedError, WorkerError
 
 _DEAD = "DataLoader worker (pid"
 
 
-def worker_died(error: BaseException) -> WorkerDiedError:
+def worker_died(error: BaseException) -> WorkerError:
     """Return the error of a process that reads data and has ended."""
-    return WorkerDiedError(
+    return WorkerError(
         f"a process that reads data ended unexpectedly ({error}). Often it ran out of memory or "
         "crashed in native code: try workers=0 (num_workers=0 of a DataLoader) to see the error "
         "itself, fewer workers, or a smaller prefetch."
@@ -33,7 +33,7 @@ def naming_dead_workers() -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, WorkerDiedError):
+        while cause is not None and not isinstance(cause, WorkerError):
             if isinstance(cause, RuntimeError) and str(cause).startswith(_DEAD):
                 raise worker_died(cause) from error
             cause = cause.__cause__

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from functrain import tree
 from functrain.data.reading_errors import is_of_dead_worker, worker_died
-from functrain.errors import WorkerTimeoutError
+from functrain.errors import WorkerError
 
 _BLOCK = 32768  # number of samples whose order is computed at once
 # A batch to read: epoch, index, samples, and any more arguments of the function that reads it.
@@ -145,7 +145,7 @@ def _with_worker_errors(
     except (RuntimeError, ConnectionError, EOFError) as error:
         if str(error).startswith("DataLoader timed out"):
             epoch, index, samples, *_ = asked[0]
-            raise WorkerTimeoutError(
+            raise WorkerError(
                 f"workers returned no batch in {timeout:g} s: waited for batch {index} of epoch "
                 f"{epoch}, which has the samples {_shortened(samples)}. One of them hangs or is "
                 "slow to read: try workers=0 to see where, or a longer timeout."

@@ -1,165 +1,26 @@
 """All errors and warnings of functrain, each under the nearest builtin class."""
 
-from functrain.errors.base import (
-    CallError,
-    ConfigurationError,
-    FunctrainError,
-    FunctrainWarning,
-    MissingExtraError,
-    UnknownNameError,
-    UnsupportedError,
-)
-from functrain.errors.checkpoints import (
-    CheckpointChangedError,
-    CheckpointCorruptError,
-    CheckpointDeviceError,
-    CheckpointExistsError,
-    CheckpointFormatError,
-    CheckpointMismatchError,
-    CheckpointReadError,
-    CheckpointSkippedWarning,
-    CheckpointTimeoutError,
-    CheckpointTypeError,
-    CheckpointWriteError,
-    CheckpointWriteWarning,
-    DirectoryNotSharedError,
-    NoCheckpointError,
-    PartialLoadWarning,
-)
-from functrain.errors.programs import (
-    AnomalyWarning,
-    BatchSizeError,
-    CaptureError,
-    CompilationError,
-    CompileCacheWarning,
-    DonatedStateError,
-    EmptyBatchWarning,
-    FallbackWarning,
-    ImpurityError,
-    IncompleteError,
-    LossError,
-    ModelError,
-    ModuleStateWarning,
-    NonFiniteError,
-    NonFiniteWarning,
-    ParameterMismatchError,
-    RandomnessError,
-    RecompileWarning,
-    ResumptionError,
-    StateAssignmentError,
-    StepResultError,
-    UntrainedParameterWarning,
-)
-from functrain.errors.runs import (
-    AloneError,
-    BatchIndexError,
-    ConfigError,
-    DataChangedError,
-    EmptyDatasetError,
-    FinderError,
-    InvalidPositionError,
-    LengthWarning,
-    ListenerError,
-    LogError,
-    LogitsError,
-    MissingMetricError,
-    MissingMetricWarning,
-    ProcessGroupError,
-    RankFailedError,
-    RankMismatchError,
-    RecipeChangedWarning,
-    ReplayWarning,
-    ResumeWarning,
-    RunChangedError,
-    RunDirectoryBusyError,
-    RunDirectoryError,
-    ScheduleEndedError,
-    ScheduleEndedWarning,
-    ScheduleStateError,
-    SearchError,
-    SinkWarning,
-    UnknownLengthError,
-    WorkerDiedError,
-    WorkerTimeoutError,
-)
+from functrain.errors.base import *  # noqa: F403
+from functrain.errors.base import ConfigurationError, UnsupportedError
+from functrain.errors.checkpoints import *  # noqa: F403
+from functrain.errors.programs import *  # noqa: F403
+from functrain.errors.programs import ModuleStateWarning, NonFiniteWarning, RecompileWarning
+from functrain.errors.runs import *  # noqa: F403
+from functrain.errors.runs import RankMismatchError, RunDirectoryError, WorkerError
 
-__all__ = [
-    "AloneError",
-    "AnomalyWarning",
-    "BatchIndexError",
-    "BatchSizeError",
-    "CallError",
-    "CaptureError",
-    "CheckpointChangedError",
-    "CheckpointCorruptError",
-    "CheckpointDeviceError",
-    "CheckpointExistsError",
-    "CheckpointFormatError",
-    "CheckpointMismatchError",
-    "CheckpointReadError",
-    "CheckpointSkippedWarning",
-    "CheckpointTimeoutError",
-    "CheckpointTypeError",
-    "CheckpointWriteError",
-    "CheckpointWriteWarning",
-    "CompilationError",
-    "CompileCacheWarning",
-    "ConfigError",
-    "ConfigurationError",
-    "DataChangedError",
-    "DirectoryNotSharedError",
-    "DonatedStateError",
-    "EmptyBatchWarning",
-    "EmptyDatasetError",
-    "FallbackWarning",
-    "FinderError",
-    "FunctrainError",
-    "FunctrainWarning",
-    "ImpurityError",
-    "IncompleteError",
-    "InvalidPositionError",
-    "LengthWarning",
-    "ListenerError",
-    "LogError",
-    "LogitsError",
-    "LossError",
-    "MissingExtraError",
-    "MissingMetricError",
-    "MissingMetricWarning",
-    "ModelError",
-    "ModuleStateWarning",
-    "NoCheckpointError",
-    "NonFiniteError",
-    "NonFiniteWarning",
-    "ParameterMismatchError",
-    "PartialLoadWarning",
-    "ProcessGroupError",
-    "RandomnessError",
-    "RankFailedError",
-    "RankMismatchError",
-    "RecipeChangedWarning",
-    "RecompileWarning",
-    "ReplayWarning",
-    "ResumeWarning",
-    "ResumptionError",
-    "RunChangedError",
-    "RunDirectoryBusyError",
-    "RunDirectoryError",
-    "ScheduleEndedError",
-    "ScheduleEndedWarning",
-    "ScheduleStateError",
-    "SearchError",
-    "SinkWarning",
-    "StateAssignmentError",
-    "StepResultError",
-    "UnknownLengthError",
-    "UnknownNameError",
-    "UnsupportedError",
-    "UntrainedParameterWarning",
-    "WorkerDiedError",
-    "WorkerTimeoutError",
-]
+__all__ = sorted(name for name in globals() if name.endswith(("Error", "Warning")))
 
 for _name in __all__:
     # Tracebacks and warning filters name the public place.
     globals()[_name].__module__ = __name__
+
+# Former names, which a program may still catch.
+AloneError = RankMismatchError
+AnomalyWarning = NonFiniteWarning
+CheckpointDeviceError = UnsupportedError
+CompileCacheWarning = RecompileWarning
+DirectoryNotSharedError = RunDirectoryError
+InvalidPositionError = ConfigurationError
+SearchError = ConfigurationError
+UntrainedParameterWarning = ModuleStateWarning
+WorkerDiedError = WorkerTimeoutError = WorkerError

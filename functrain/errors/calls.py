@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from functrain.errors.base import CallError
 from functrain.errors.nearest import nearest, plain
+from functrain.errors.other_libraries import Alias, aliases
 
 Called = TypeVar("Called", bound=Callable[..., Any])
 
@@ -92,15 +93,12 @@ def _problems(
 
 def _unknown(name: str, value: Any, accepted: list[str], texts: Mapping[str, str]) -> str:
     """Return what is wrong with an unknown keyword, and what to write instead of it."""
-    # A table that only a failed call needs.
-    from functrain.errors.aliases import ALIASES, Alias
-
     takes = f"takes no argument {name!r}"
     key = plain(name)
     for one in accepted:
         if plain(one) == key:
             return f"{takes}: write {Alias(one).written(value)}{_text(one, texts)}"
-    known = [alias for alias in ALIASES if key in alias.others or key == plain(alias.name)]
+    known = [alias for alias in aliases() if key in alias.others or key == plain(alias.name)]
     for alias in known:
         if alias.name in accepted:
             return f"{takes}: write {alias.written(value)}{_text(alias.name, texts)}"

@@ -61,10 +61,6 @@ class CheckpointReadError(FunctrainError, OSError):
         )
 
 
-class CheckpointDeviceError(FunctrainError, RuntimeError):
-    """A checkpoint holds a generator of a device that is not available."""
-
-
 class CheckpointWriteError(FunctrainError, OSError):
     """A checkpoint or an export of its weights could not be written."""
 
@@ -75,10 +71,6 @@ class CheckpointWriteError(FunctrainError, OSError):
             "untouched; repair the disk or choose another place and save again",
             cause.filename,
         )
-
-
-class DirectoryNotSharedError(FunctrainError, OSError):
-    """Ranks that save together do not see the same directory."""
 
 
 class CheckpointExistsError(FunctrainError, FileExistsError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs.exceptions import FrozenInstanceError
+from attrs import exceptions
 
 from functrain.errors.base import FunctrainError, FunctrainWarning
 
@@ -20,7 +20,7 @@ class DonatedStateError(FunctrainError, RuntimeError):
         )
 
 
-class StateAssignmentError(FunctrainError, FrozenInstanceError):
+class StateAssignmentError(FunctrainError, exceptions.FrozenInstanceError):
     """A field of a state was assigned to, which is a value."""
 
     def __init__(self, name: str) -> None:
@@ -125,19 +125,11 @@ class EmptyBatchWarning(FunctrainWarning):
 
 
 class ModuleStateWarning(FunctrainWarning):
-    """A forward reads what the one before it left in attributes, which are in no state."""
-
-
-class UntrainedParameterWarning(FunctrainWarning):
-    """A loss depends on trainable parameters outside of the model, which no step trains."""
-
-
-class AnomalyWarning(FunctrainWarning):
-    """Loss or gradients of a step were NaN or infinite; the message names the operation."""
+    """A loss or forward uses what is in no state: attributes, or parameters outside the model."""
 
 
 class NonFiniteWarning(FunctrainWarning):
-    """A run ended because of a non-finite loss or gradient."""
+    """A run ended because of a non-finite loss or gradient, or it is said where one began."""
 
 
 class CaptureError(FunctrainError, RuntimeError):
@@ -173,16 +165,12 @@ class CompilationError(FunctrainError, RuntimeError):
         )
 
 
-class CompileCacheWarning(FunctrainWarning):
-    """Compiled code cannot be kept for later processes."""
-
-
 class FallbackWarning(FunctrainWarning):
     """A program that was to be compiled runs eagerly."""
 
 
 class RecompileWarning(FunctrainWarning):
-    """A step is compiled for one more shape of batch."""
+    """A step is compiled once more, for another shape of batch or in every later process."""
 
 
 class ImpurityError(FunctrainError, AssertionError):

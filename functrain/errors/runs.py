@@ -23,10 +23,6 @@ class ScheduleEndedWarning(FunctrainWarning):
     """A run continues beyond its learning rate schedule, or a loop at a rate of zero."""
 
 
-class InvalidPositionError(FunctrainError, ValueError):
-    """A position in a run cannot exist: a negative count, or a batch beyond its epoch's end."""
-
-
 class MissingMetricError(FunctrainError, LookupError):
     """Early stopping, best checkpoint or schedule need a metric that no evaluation gives."""
 
@@ -43,12 +39,8 @@ class BatchIndexError(FunctrainError, IndexError):
     """There is no batch at a position, or a sampler gives too few samples."""
 
 
-class WorkerDiedError(FunctrainError, RuntimeError):
-    """A worker process that reads data ended unexpectedly."""
-
-
-class WorkerTimeoutError(FunctrainError, TimeoutError):
-    """Worker processes that read data gave no batch within the timeout."""
+class WorkerError(FunctrainError, RuntimeError):
+    """A worker process that reads data ended unexpectedly, or gave no batch within the timeout."""
 
 
 class DataChangedError(FunctrainError, RuntimeError):
@@ -116,10 +108,6 @@ class ConfigError(FunctrainError, ValueError):
         super().__init__(f"{where}: {message}" if where else message)
 
 
-class SearchError(FunctrainError, ValueError):
-    """A search cannot begin or continue with its space or options; the message names the option."""
-
-
 class FinderError(FunctrainError, ValueError):
     """A search for a hyperparameter found none."""
 
@@ -147,10 +135,6 @@ class ProcessGroupError(FunctrainError, ConnectionError):
     """A process could not join the process group that its launcher describes, or has left it."""
 
 
-class AloneError(FunctrainError, RuntimeError):
-    """An operation that needs every rank was called where only one rank calls it."""
-
-
 class RankFailedError(FunctrainError, RuntimeError):
     """Another rank raised an exception, ended or does not answer, so no rank can go on.
 
@@ -164,4 +148,4 @@ class RankFailedError(FunctrainError, RuntimeError):
 
 
 class RankMismatchError(FunctrainError, ValueError):
-    """Ranks that must agree on a value have different ones: recipe, data, code or batch."""
+    """Ranks do not do the same: recipe, data, code or batch differ, or only some take part."""

@@ -6,8 +6,8 @@ all others, which print or copy, does not matter. ``every.py`` is a small one to
 
 from typing import TYPE_CHECKING, NoReturn
 
-from functrain.errors.elsewhere import IN_LISTENERS
 from functrain.errors.nearest import unknown_attribute
+from functrain.errors.other_libraries import IN_LISTENERS
 from functrain.listeners.console import Console
 from functrain.listeners.digests import Digests
 from functrain.listeners.every import Every

@@ -7,8 +7,8 @@ Begin with ``leafwise.py`` and ``methods/sgd.py``. ``wrappers`` change another o
 from typing import TYPE_CHECKING, NoReturn
 
 from functrain.core.optimizer import Optimizer, OptimizerState
-from functrain.errors.elsewhere import IN_OPTIM
 from functrain.errors.nearest import unknown_attribute
+from functrain.errors.other_libraries import IN_OPTIM
 from functrain.optim.common_groups import (
     is_bias_or_norm,
     layerwise_lr_decay,

@@ -8,8 +8,8 @@ hold. ``decay.py`` is the one to read first.
 from typing import TYPE_CHECKING, NoReturn
 
 from functrain.core.schedule import Constant, Lambda, Observed, Schedule, ScheduleState, as_schedule
-from functrain.errors.elsewhere import IN_SCHEDULES
 from functrain.errors.nearest import unknown_attribute
+from functrain.errors.other_libraries import IN_SCHEDULES
 from functrain.schedules.cyclic import CosineRestarts, Cyclic, OneCycle
 from functrain.schedules.decay import Cosine, Exponential, InverseSqrt, Linear, Polynomial
 from functrain.schedules.hyperbolic import ExpHyperbolic, Hyperbolic

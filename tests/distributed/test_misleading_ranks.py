@@ -49,14 +49,14 @@ def read_alone() -> str:
         return "not asked"
     try:
         state.params["weight"].norm().item()
-    except ft.errors.AloneError as error:
+    except ft.errors.RankMismatchError as error:
         return type(error).__name__
     return "answered"
 
 
 @RANKS
 def test_a_read_on_one_rank_alone_is_refused() -> None:
-    assert ranks.run(read_alone, 2)[0] == "AloneError"
+    assert ranks.run(read_alone, 2)[0] == "RankMismatchError"
 
 
 def with_own_rate() -> str:

@@ -53,7 +53,7 @@ class Calling:
 def test_an_operation_of_all_ranks_is_refused_at_once(tmp_path: Path, operation: str) -> None:
     first, second = ranks.outcomes(calling, 2, tmp_path, operation, "all", False)
     assert type(first) is ListenerError, first
-    assert "Calling.on_batch_end failed at step 2: AloneError" in str(first)
+    assert "Calling.on_batch_end failed at step 2: RankMismatchError" in str(first)
     assert "rank 0 only, unless they have the attribute every_rank = True" in str(first)
     assert type(second) is RankFailedError
     assert "every_rank = True" in str(second)

@@ -93,5 +93,5 @@ MISTAKES = [
         refused,
         "fix the problem that the system reports and read it again",
     ),
-    (errors.CheckpointDeviceError, elsewhere, "rng is a generator of xpu:7"),
+    (errors.UnsupportedError, elsewhere, "rng is a generator of xpu:7"),
 ]

@@ -55,7 +55,7 @@ def another(path: Path, _: object) -> None:
 MISTAKES = [
     (errors.ConfigError, lambda path: load(path, "fit:", "fti:"), "did you mean 'fit'"),
     (
-        errors.SearchError,
+        errors.ConfigurationError,
         lambda path: search(path, {"lr": {"type": "flaot", "min": 0, "max": 1}}),
         "expected one of",
     ),

@@ -82,13 +82,13 @@ MISTAKES = [
     (errors.EmptyDatasetError, lambda: Batches(X[:0], 2), "no samples"),
     (errors.BatchIndexError, lambda: read(Batches(X, 2, sampler=Few())), "Few.indices(0, 0, 8)"),
     (
-        errors.WorkerDiedError,
+        errors.WorkerError,
         lambda: read(Batches(Samples(leave), 2, workers=1)),
         "ended unexpectedly",
         SLOW,
     ),
     (
-        errors.WorkerTimeoutError,
+        errors.WorkerError,
         lambda: read(Batches(Samples(sleep), 2, workers=1, timeout=0.5)),
         "batch 0 of epoch 0",
         SLOW,

@@ -52,7 +52,7 @@ def wait_in_a_listener(path: Path, patches: pytest.MonkeyPatch) -> object:
 
 MISTAKES = [
     (
-        errors.AloneError,
+        errors.RankMismatchError,
         wait_in_a_listener,
         "needs every rank, but listeners are called on rank 0 only",
     ),
@@ -75,7 +75,7 @@ MISTAKES = [
         SLOW,
     ),
     (
-        errors.DirectoryNotSharedError,
+        errors.RunDirectoryError,
         save_apart,
         "does not see what rank 0 creates in /proc/self/cwd",
         SLOW,

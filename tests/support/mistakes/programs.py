@@ -116,12 +116,12 @@ MISTAKES = [
         "in the attributes ['hidden']",
     ),
     (
-        errors.UntrainedParameterWarning,
+        errors.ModuleStateWarning,
         lambda: step(program(loss=lambda model, x: CRITERION(model(x)).square().mean())),
         "depends on 2 trainable parameters",
     ),
     (
-        errors.AnomalyWarning,
+        errors.NonFiniteWarning,
         lambda: step(program(infinite, nonfinite="skip", detect_anomaly=True)),
         "an infinity from the backward pass of div",
     ),

@@ -26,7 +26,7 @@ MISTAKES = [
     (errors.ScheduleEndedError, lambda path: longer(path, 0.0), "Cosine ends at update 2"),
     (errors.ScheduleEndedWarning, lambda path: longer(path, 0.01), "fit.schedule_end=restart"),
     (
-        errors.InvalidPositionError,
+        errors.ConfigurationError,
         lambda: Position(step=-1, epoch=0, batch=0, samples=0, batches=4, minutes=0.0),
         "at least 0",
     ),

@@ -58,7 +58,7 @@ MISTAKES = [
         lambda: step(ft.compiled(program(looking), backend="eager", fallback=True)),
         "transformations.py",
     ),
-    (errors.CompileCacheWarning, open_cache, "FUNCTRAIN_CACHE_DIR="),
+    (errors.RecompileWarning, open_cache, "FUNCTRAIN_CACHE_DIR="),
     (errors.RecompileWarning, many_shapes, "pad, drop the last batch"),
     (
         errors.ImpurityError,
