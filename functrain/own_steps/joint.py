@@ -20,9 +20,8 @@ from functrain.errors.calls import explained
 from functrain.errors.nearest import nearest, unknown_attribute
 from functrain.own_steps import results
 from functrain.own_steps.program import OwnProgram, OwnRecipe
-from functrain.own_steps.returned_states import Given, check_names
+from functrain.own_steps.returned_states import Given, check_names, users_trees
 from functrain.own_steps.states import (
-    CustomState,
     JointState,
     check_name,
     joint_state,
@@ -127,7 +126,7 @@ class Joint(OwnProgram):
         """Call the user's step, and check what it did and returned."""
         states = state.states
         given = {n: Given.of(n, program, states[n]) for n, program in self.programs.items()}
-        versions = Versions(_trees(states) if self.donates else state, "state")
+        versions = Versions(users_trees(state) if self.donates else state, "state")
         try:
             returned = self.step(self._lent(), dict(states), batch, rng)
         except DonatedStateError as error:
@@ -180,11 +179,6 @@ class Joint(OwnProgram):
     def _lent(self) -> dict[str, AnyProgram]:
         """Return the programs as the user's step calls them."""
         return {name: donating(one, self.donates) for name, one in self.programs.items()}
-
-
-def _trees(states: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trees of users; donated steps overwrite the states of modules alone."""
-    return {n: {"tree": s.tree} for n, s in states.items() if isinstance(s, CustomState)}
 
 
 def _consume(state: Any) -> None:

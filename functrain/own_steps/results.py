@@ -24,13 +24,6 @@ _RESERVED = ("step", "epoch")
 _LEAVES = (Tensor, Number, str, bytes, Enum, type(None), torch.dtype, torch.device)
 
 
-class TensorForm:
-    """The form of a tensor, for comparisons that must not hold the tensor."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.dtype, self.shape, self.device = tensor.dtype, tensor.shape, tensor.device
-
-
 def check_function(function: object, what: str, names: tuple[str, ...]) -> None:
     """Refuse a function that cannot be called with these arguments by position."""
     takes = f"a function ({', '.join(names)})"
@@ -110,7 +103,7 @@ def _differences(before: Any, after: Any, where: str) -> Iterator[str]:
         for key in ours:
             if key in theirs:
                 yield from _differences(ours[key], theirs[key], _place(where, (key,)))
-    elif isinstance(before, Tensor | TensorForm) or is_array(before):
+    elif isinstance(before, Tensor) or is_array(before):
         for name in ("dtype", "shape", "device"):
             one, other = (getattr(leaf, name, None) for leaf in (before, after))
             if one != other:
@@ -119,7 +112,7 @@ def _differences(before: Any, after: Any, where: str) -> Iterator[str]:
 
 
 def _named(value: Any) -> str:
-    if isinstance(value, Tensor | TensorForm) or is_array(value):
+    if isinstance(value, Tensor) or is_array(value):
         what = "an array" if is_array(value) else "a tensor"
         return f"{what} of shape {list(value.shape)}"
     return "None" if value is None else f"a {type(value).__name__}"

@@ -1,7 +1,7 @@
 """Refuse states that a joint step cannot have made of those it was given.
 
-A donated step consumes the states it is given, so what they were is noted before the step. Tensors
-are noted by their form only: a donated step writes to those that nothing else holds.
+A state that a program's own step returned fits the program. Any other state, and the trees of
+users, are compared with what was given.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from torch import Tensor
 
-from functrain import tree
 from functrain.core.program import Program
 from functrain.core.protocol import AnyProgram
-from functrain.core.state import Counters, TrainState, fields_of
+from functrain.core.state import Counters, TrainState, is_made_for
 from functrain.errors import ParameterMismatchError, StepResultError
 from functrain.errors.nearest import nearest
 from functrain.own_steps import results
@@ -28,8 +26,7 @@ class Given:
 
     Attributes:
         state: a donated step may have consumed it.
-        outline: the forms of the tensors whose structure a step keeps.
-        paths: of all leaves.
+        trees: of users, by their places in the state.
     """
 
     name: str
@@ -37,23 +34,29 @@ class Given:
     state: Any
     counters: Counters
     seed: int
-    outline: dict[str, Any]
-    paths: set[tree.Path]
+    trees: dict[str, Any]
 
     @classmethod
     def of(cls, name: str, program: AnyProgram, state: Any) -> Given:
         """Note what a state is."""
-        counters, seed = state.counters, state.rng.seed
-        return cls(name, program, state, counters, seed, _outline(state), _paths(state))
+        return cls(name, program, state, state.counters, state.rng.seed, users_trees(state))
 
     def check(self, new: Any) -> None:
         """Refuse a state that the program does not make of the one given."""
         if new is self.state:
             return
-        results.check_like(self.outline, _outline(new), f"state.{self.name}", "step")
         self._check_place(new)
-        if _paths(new) != self.paths:  # a first update may add some
-            self._check_whole(new)
+        for place, after in users_trees(new).items():
+            where = f"state.{self.name}.{place}"
+            results.check_like(self.trees.get(place), after, where, "step")
+        try:
+            self.program.map_states(_require, new)
+        except ParameterMismatchError as error:
+            raise StepResultError(
+                f"step returned a state of {self.name!r} that its program cannot continue: return "
+                "the state that its train_step returned. These entries differ",
+                error.problems,
+            ) from error
 
     def _check_place(self, new: Any) -> None:
         before, after = self.counters, new.counters
@@ -69,20 +72,6 @@ class Given:
                 f"step returned a state of {self.name!r} with the seed {new.rng.seed}, and was "
                 f"given one with the seed {self.seed}: it is of another program or run"
             )
-
-    def _check_whole(self, new: Any) -> None:
-        def checked(program: Program, own: TrainState) -> TrainState:
-            program.require(own)
-            return own
-
-        try:
-            self.program.map_states(checked, new)
-        except ParameterMismatchError as error:
-            raise StepResultError(
-                f"step returned a state of {self.name!r} that its program cannot continue: return "
-                "the state that its train_step returned. These entries differ",
-                error.problems,
-            ) from error
 
     def check_counted(self, new: Any) -> None:
         """Refuse any number of updates but one, for a program whose schedule counts joint steps."""
@@ -115,27 +104,19 @@ def check_names(given: Mapping[str, Given], new: Any) -> None:
         )
 
 
-def _outline(state: Any) -> dict[str, Any]:
-    if isinstance(state, JointState):
-        return {name: _outline(one) for name, one in state.states.items()}
-    parts = ("tree",) if isinstance(state, CustomState) else ("params", "buffers", "ema")
-    fields = _peeked(state)
-    return {part: tree.map(_form, fields[part]) for part in parts}
+def users_trees(state: Any) -> dict[str, Any]:
+    """Return the trees of users in a state by their places; donated steps do not overwrite them."""
+    if isinstance(state, CustomState):
+        return {"tree": state.tree}
+    inner = state.states if isinstance(state, JointState) else {}
+    found = {name: users_trees(one) for name, one in inner.items()}
+    return {f"{name}.{place}": tree for name, own in found.items() for place, tree in own.items()}
 
 
-def _form(leaf: Any) -> Any:
-    return results.TensorForm(leaf) if isinstance(leaf, Tensor) else leaf
+def _require(program: Program, state: TrainState) -> TrainState:
+    if not is_made_for(program.fixed.model, state):
+        from functrain.diagnosis.fitting_state import check_params
 
-
-def _paths(state: Any) -> set[tree.Path]:
-    return {path for path, _ in tree.items(_peeked(state))}
-
-
-def _peeked(state: Any) -> Any:
-    """Return the fields of a state, without keeping any."""
-    if isinstance(state, TrainState):
-        return fields_of(state)
-    if not isinstance(state, JointState | CustomState):
-        return state
-    cls: Any = type(state)
-    return {field.name: _peeked(getattr(state, field.name)) for field in attrs.fields(cls)}
+        check_params(program.fixed, state)
+        program.require(state)
+    return state

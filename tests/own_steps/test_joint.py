@@ -293,7 +293,7 @@ def in_float64(states: Any) -> Any:
         ),
         (
             lambda s: (dict.fromkeys(s, s["generator"]), {}),
-            "state.discriminator.params.1.weight is unexpected",
+            "state of 'discriminator' with the seed",
         ),
         (lambda s: at(s, step=-1), "a state of 'generator' at step -1"),
         (
@@ -305,7 +305,7 @@ def in_float64(states: Any) -> Any:
             lambda s: ({**s, "generator": ft.fork(s["generator"], seed=77)}, {}),
             "state of 'generator' with the seed 77",
         ),
-        (in_float64, "state.generator.params.0.weight has the dtype torch.float64"),
+        (in_float64, "'0.weight' has the dtype torch.float64"),
         (
             lambda s: ({**s, "generator": s["generator"].params}, {}),
             "'generator' is a FrozenDict, expected a TrainState",
