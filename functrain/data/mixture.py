@@ -131,12 +131,12 @@ class Mixture:
 
     def probabilities(self, batch: int = 0) -> dict[str, float]:
         """Return the probability of each source for a batch, counted over all epochs."""
-        weights = self.choices.weights.at(batch, batch + 1)[0]
+        weights = self.choices.weights(batch, batch + 1)[0]
         return dict(zip(self.sources, (weights / weights.sum()).tolist(), strict=True))
 
     def __repr__(self) -> str:
         shares = ", ".join(f"{name}={share:.4g}" for name, share in self.probabilities().items())
-        constant = len(self.choices.weights.at(0, 2)) == 1
+        constant = len(self.choices.weights(0, 2)) == 1
         return (
             f"Mixture({shares}{'' if constant else ' at first'}; {len(self)} batches an epoch, "
             f"drawn by seed {self.seed})"

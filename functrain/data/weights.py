@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
@@ -19,18 +20,9 @@ BLOCK = 1 << 15  # draws under one key
 Vector = Sequence[float] | Mapping[str, float]
 
 
-@runtime_checkable
-class Weights(Protocol):
-    """Weights of sources as a pure function of the batch index."""
-
-    def at(self, start: int, stop: int) -> Tensor:
-        """Return the weights for the batches ``start`` to ``stop - 1``.
-
-        Returns:
-            float64 tensor of shape ``[stop - start, sources]``, or ``[1, sources]`` if they are
-            all the same; non-negative, with a positive sum in each row.
-        """
-        ...
+# Returns the weights of the batches from start on, before stop: a float64 tensor with a row for
+# each batch, or with one row if they are all the same.
+WeightsAt = Callable[[int, int], Tensor]
 
 
 @explained
@@ -96,76 +88,48 @@ AnyWeights: TypeAlias = (
     | Tensor
     | Temperature
     | Interpolated
-    | Weights
     | Callable[[int], Vector]
 )
 
 
-@attrs.frozen(eq=False)
-class Constant:
-    """The same weights for every batch: a float64 tensor of shape ``[1, sources]``."""
-
-    weights: Tensor
-
-    def at(self, start: int, stop: int) -> Tensor:
-        """Return the one row of weights."""
-        return self.weights
-
-
-@attrs.frozen(eq=False)
-class Piecewise:
-    """Weights interpolated linearly between points.
-
-    Attributes:
-        batches: the points' batch numbers, ascending; float64 of shape ``[points]``.
-        rows: their weights; float64 of shape ``[points, sources]``.
-    """
-
-    batches: Tensor
-    rows: Tensor
-
-    def at(self, start: int, stop: int) -> Tensor:
-        """Return a row of weights for each batch."""
-        if len(self.batches) == 1:
-            return self.rows
-        first, last = float(self.batches[0]), float(self.batches[-1])
-        asked = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
-        right = torch.searchsorted(self.batches, asked).clamp_(min=1, max=len(self.batches) - 1)
-        left = right - 1
-        part = (asked - self.batches[left]) / (self.batches[right] - self.batches[left])
-        return torch.lerp(self.rows[left], self.rows[right], part[:, None])
-
-
-@attrs.frozen(eq=False)
-class Computed:
-    """Weights computed by a user's function, which is called once for each batch."""
-
-    function: Callable[[int], Vector]
-    names: Sequence[str]
-
-    def at(self, start: int, stop: int) -> Tensor:
-        """Return a row of weights for each batch."""
-        rows = [_ordered(self.function(batch), self.names) for batch in range(start, stop)]
-        return _checked(rows, self.names)
-
-
-def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) -> Weights:
+def weights_of(given: Any, names: Sequence[str], sizes: Sequence[int | None]) -> WeightsAt:
     """Convert any form of weights."""
-    if isinstance(given, Weights):
-        return given
     if isinstance(given, str) and given == "uniform":
-        return Constant(torch.ones(1, len(names), dtype=torch.float64))
-    if isinstance(given, str) and given == "proportional":
+        given = [1.0] * len(names)
+    elif isinstance(given, str) and given == "proportional":
         given = Temperature(1.0)
     if isinstance(given, Temperature):
-        return Constant(given.of(_known(sizes, names, given))[None])
-    if isinstance(given, Interpolated):
+        given = given.of(_known(sizes, names, given))
+    elif isinstance(given, Interpolated):
         batches = sorted(given.points)
         rows = _checked([_ordered(given.points[batch], names) for batch in batches], names)
-        return Piecewise(torch.tensor(batches, dtype=torch.float64), rows / rows.sum(1, True))
-    if callable(given):
-        return Computed(given, names)
-    return Constant(_checked([_ordered(given, names)], names))
+        points = torch.tensor(batches, dtype=torch.float64), rows / rows.sum(1, True)
+        return partial(_interpolate, *points)
+    elif callable(given):
+        return partial(_compute, given, names)
+    return partial(_repeat, _checked([_ordered(given, names)], names))
+
+
+def _repeat(row: Tensor, start: int, stop: int) -> Tensor:
+    return row
+
+
+def _interpolate(batches: Tensor, rows: Tensor, start: int, stop: int) -> Tensor:
+    """Return weights between the rows of given batches, which ascend."""
+    if len(batches) == 1:
+        return rows
+    first, last = float(batches[0]), float(batches[-1])
+    asked = torch.arange(start, stop, dtype=torch.float64).clamp_(first, last)
+    right = torch.searchsorted(batches, asked).clamp_(min=1, max=len(batches) - 1)
+    left = right - 1
+    part = (asked - batches[left]) / (batches[right] - batches[left])
+    return torch.lerp(rows[left], rows[right], part[:, None])
+
+
+def _compute(
+    function: Callable[[int], Vector], names: Sequence[str], start: int, stop: int
+) -> Tensor:
+    return _checked([_ordered(function(batch), names) for batch in range(start, stop)], names)
 
 
 def _ordered(given: Any, names: Sequence[str]) -> Sequence[float]:
@@ -219,15 +183,14 @@ class WeightedDraws:
     how often each source was drawn before takes 15 to 50 ns a draw.
 
     Example:
-        >>> weights = Constant(torch.tensor([[3.0, 1.0]], dtype=torch.float64))
-        >>> choices = WeightedDraws(weights, sources=2, seed=0)
+        >>> choices = WeightedDraws(weights_of([3.0, 1.0], "ab", []), sources=2, seed=0)
         >>> choices.between(0, 10).tolist(), choices.counts(10)
         ([1, 0, 0, 1, 1, 0, 0, 0, 0, 1], [6, 4])
         >>> choices.counts(1_000_000)
         [749630, 250370]
     """
 
-    weights: Weights
+    weights: WeightsAt
     sources: int
     seed: int
     per_batch: int = 1
@@ -267,7 +230,7 @@ class WeightedDraws:
             numbers = hashed(numbers, derive(self.seed, "mixture", block, key) & 0xFFFFFFFF)
         first, last = block * BLOCK + start, block * BLOCK + stop
         batches = (first // self.per_batch, -(-last // self.per_batch))
-        limits = _limits(self.weights.at(*batches))
+        limits = _limits(self.weights(*batches))
         if len(limits) == 1:
             return torch.searchsorted(limits[0], numbers, right=True)
         if self.per_batch > 1:
