@@ -27,7 +27,7 @@ help:
 	@echo "make site        build the documentation into site/"
 	@echo "make properties  run the property tests at length"
 	@echo "make defects     plant mistakes in copies of the package, which the laws must detect"
-	@echo "make torture     kill, starve and damage runs for MINUTES=10 (SEED=... repeats a session)"
+	@echo "make torture     kill, limit and damage runs for MINUTES=10 (SEED=... repeats a session)"
 	@echo "make bench       time a step against the plain PyTorch loop and other trainers"
 	@echo "make bench-check fail if a step is over its budget"
 	@echo "make bench-optimizers   time optimizers alone against torch's"
@@ -108,9 +108,8 @@ properties: $(READY)
 defects: $(READY)
 	$(BIN)/python -m property_tests.defects $(DEFECT)
 
-# If root may mount a small tmpfs, disks fill up too.
 torture: $(READY)
-	PYTHONPATH=tests/support nice -n 10 $(BIN)/python -m torture --minutes $(or $(MINUTES),10) \
+	nice -n 10 $(BIN)/python tests/support/torture.py --minutes $(or $(MINUTES),10) \
 		$(if $(SEED),--seed $(SEED))
 
 bench: $(READY)

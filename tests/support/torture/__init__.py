@@ -1,1 +1,0 @@
-"""Real runs, disturbed in every way, end like an undisturbed run."""
