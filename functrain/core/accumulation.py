@@ -36,8 +36,6 @@ from functrain.core.rng import derive, refuse_system_seed, scoped
 from functrain.core.state import Tensors
 from functrain.errors import LossError
 
-# Called with the sums so far and the path of a leaf whose sums are complete.
-Arrive: TypeAlias = Callable[[Sequence[Tensors], str], None]
 Node: TypeAlias = tuple[int, int]
 """The sum of the parts from the first number up to, but not including, the second."""
 
@@ -180,12 +178,7 @@ class Parts:
         return found
 
     def sums(
-        self,
-        batches: Sequence[Batch],
-        parts: int,
-        start: int = 0,
-        passed: bool = True,
-        arrive: Arrive | None = None,
+        self, batches: Sequence[Batch], parts: int, start: int = 0, passed: bool = True
     ) -> PartSums:
         """Sum the weighted gradients of consecutive parts of the step, as far as they reach.
 
@@ -193,25 +186,23 @@ class Parts:
         from ``start`` on, of ``parts``. Buffers are ``passed`` from one part to the next where all
         begin in one process.
         """
-        found, stop = PartSums([], [], [], []), start + len(batches)
+        found = PartSums([], [], [], [])
 
         def add_part(number: int, total: Tensors) -> None:
             before = found.buffers[-1] if passed and found.buffers else self.state["buffers"]
             batch = batches[number - start]
             grads, _, after, loss_output, _ = self.gradients(number, batch, before)
             weight = loss_output.weight_of(batch)
-            is_complete, is_nothing = number == stop - 1 and total is found.sums[-1], weight == 0
+            is_nothing = weight == 0
             for path, grad in grads.items():
                 wide = widened(grad)
                 # As in the mean of the loss, the NaN of a part without tokens does not count.
                 _add(total, path, (wide * weight.to(wide.dtype)).masked_fill(is_nothing, 0))
-                if arrive is not None and is_complete:
-                    arrive(found.sums, path)
             found.loss_outputs.append(loss_output)
             found.weights.append(weight)
             found.buffers.append(after)
 
-        for node in nodes(parts, start, stop):
+        for node in nodes(parts, start, start + len(batches)):
             found.sums.append({})
             add_node(node, found.sums[-1], add_part)
         return found

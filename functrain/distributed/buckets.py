@@ -1,7 +1,7 @@
 """Which gradients travel together, and which rank adds up which elements of them.
 
-Gradients are exchanged in buckets, so that those of the last layers are on their way while the
-backward pass computes others. The buckets and their order follow from the parameters alone, and so
+Gradients are exchanged in buckets, so that the first are on their way while the next are laid out.
+The buckets and their order follow from the parameters alone, and so
 are the same on every rank whatever its parts depend on.
 """
 

@@ -9,7 +9,6 @@ which buffers have changed.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from functrain.core import clipping
 from functrain.core.accumulation import (
-    Arrive,
     Parts,
     PartSums,
     divide,
@@ -81,11 +79,12 @@ class ShardedGradients:
         params = self._whole(state["params"])
         layout = self.layout if self.layout.fits(params) else self._layout_of(params)
         gathering = Gathering(exchange, layout, batch.bounds, next(iter(params.values())))
-        check = functools.partial(self._require_alike, alike, text)
-        sums = Sums(exchange, layout.buckets, batch.bounds, gathering.like, check)
-        found = self._own(params, state, batch, seed, sums.arrive)
-        sums.send_rest(found.sums)
-        facts, heads = self._agreed(gathering, found, before, sums)
+        found = self._own(params, state, batch, seed)
+        if not alike.alike():  # ranks make different steps
+            self.world.require_equal({"step": text})
+        sums = Sums(exchange, layout.buckets, batch.bounds, gathering.like)
+        sums.send(found.sums)
+        facts, heads = self._agreed(gathering, found, before)
         require_dependence(facts.present)
         results = gathering.results(found, sums, facts, heads, before, scale_of(state))
         loss_outputs, weights = loss_outputs_of(
@@ -100,8 +99,8 @@ class ShardedGradients:
     def _alone(self, state: dict[str, Any], batch: BatchParts, seed: int | None) -> Gradients:
         """Take the gradients of all parts in this process."""
         before = state["buffers"]
-        found = self._own(state["params"], state, batch, seed, None)
-        facts = facts_of(found, before, late=False)
+        found = self._own(state["params"], state, batch, seed)
+        facts = facts_of(found, before)
         assert facts is not None, "a step has at least one part"
         require_dependence(facts.present)
         sums = found.sums[0]
@@ -117,22 +116,14 @@ class ShardedGradients:
         loss_output = _mean(found.loss_outputs, found.weights)
         return Gradients(grads, state["params"], buffers, loss_output, norm)
 
-    def _require_alike(self, alike: Comparison, text: str) -> None:
-        """Refuse to go on if ranks make different steps."""
-        if not alike.alike():
-            self.world.require_equal({"step": text})
-
     def _agreed(
-        self, gathering: Gathering, found: PartSums, before: Tensors, sums: Sums
+        self, gathering: Gathering, found: PartSums, before: Tensors
     ) -> tuple[Facts, Tensor]:
         """Return the facts about all parts, and norm, loss and weight of each."""
-        own = facts_of(found, before, sums.late)
+        own = facts_of(found, before)
         comparison = Comparison.start(self.placed.exchange, None if own is None else own.text)
         heads = gathering.heads(found, self._torch_norm(found, gathering.bounds[-1]))
-        facts = agreed(self.world, own, comparison)
-        if facts.late:
-            sums.send_again(found.sums)
-        return facts, heads
+        return agreed(self.world, own, comparison), heads
 
     def _torch_norm(self, found: PartSums, parts: int) -> Tensor | None:
         """Return the norm of a step of one part. Only its rank has all gradients in their order."""
@@ -141,12 +132,7 @@ class ShardedGradients:
         return clipping.torch_norm(list(found.sums[0].values()), self.fixed.recipe.clip_norm)
 
     def _own(
-        self,
-        given: Tensors,
-        state: dict[str, Any],
-        batch: BatchParts,
-        seed: int | None,
-        arrive: Arrive | None,
+        self, given: Tensors, state: dict[str, Any], batch: BatchParts, seed: int | None
     ) -> PartSums:
         """Take the gradients of the parts of this rank."""
         if not batch.parts:
@@ -157,7 +143,7 @@ class ShardedGradients:
         parts = Parts(by_autograd, fixed, {**state, "params": params}, seed)
         own, count = list(batch.parts.values()), len(batch.sizes)
         if count > 1:
-            found = parts.sums(own, count, min(batch.parts), passed=False, arrive=arrive)
+            found = parts.sums(own, count, min(batch.parts), passed=False)
         else:
             alone = unscaled(parts.gradients(0, own[0], state["buffers"]), scale_of(state))
             grads = {path: alone.grads[path] for path in fixed.trainable if path in alone.grads}

@@ -37,20 +37,18 @@ class Facts:
         present: parameters that have a gradient in one of the parts.
         changed: buffers that the forward changed in one of them.
         reshaped: of these, the ones of another shape or dtype than before.
-        late: whether a gradient arrived in pieces, see ``sums.py``.
     """
 
     dtypes: tuple[tuple[str, torch.dtype | None], ...]
     present: frozenset[str]
     changed: frozenset[str]
     reshaped: frozenset[str]
-    late: bool = False
 
     @property
     def text(self) -> str:
         """All of it, the same for facts that are equal."""
         sets: Iterable[frozenset[str]] = (self.present, self.changed, self.reshaped)
-        return repr((self.dtypes, *map(sorted, sets), self.late))
+        return repr((self.dtypes, *map(sorted, sets)))
 
     @property
     def metrics(self) -> tuple[tuple[str, torch.dtype | None], ...]:
@@ -73,18 +71,17 @@ class Facts:
             self.present | other.present,
             self.changed | other.changed,
             self.reshaped | other.reshaped,
-            self.late or other.late,
         )
 
 
-def facts_of(found: PartSums, before: Tensors, late: bool) -> Facts | None:
+def facts_of(found: PartSums, before: Tensors) -> Facts | None:
     """Return the facts about the parts of one rank; ``None`` if it has none."""
     pairs = [(path, before[path], after[path]) for after in found.buffers for path in before]
     reshaped = {path for path, old, new in pairs if _form(old) != _form(new)}
     changed = {path for path, old, new in pairs if path in reshaped or not same(old, new)}
     present = frozenset[str]().union(*found.sums)
     each = [
-        Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped), late)
+        Facts(_dtypes(*one), present, frozenset(changed), frozenset(reshaped))
         for one in zip(found.loss_outputs, found.weights, strict=True)
     ]
     return functools.reduce(Facts.merged, each) if each else None

@@ -31,50 +31,26 @@ class _Sent:
     received: Sequence[Tensor]
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class Sums:
     """The gradients of a step, on their way between ranks.
-
-    A bucket is sent as soon as its last gradient has arrived and those before it are sent.
 
     Attributes:
         buckets: in the order in which they are sent.
         bounds: rank r has the parts from ``bounds[r]`` to ``bounds[r + 1]``.
-        late: whether a gradient arrived in pieces, so that a bucket may have been sent too early.
+        like: a tensor on the device of the gradients.
     """
 
     exchange: Exchange
     buckets: Sequence[Bucket]
     bounds: Sequence[int]
     like: Tensor
-    before: Callable[[], None]
-    late: bool = False
     _sent: list[_Sent] = attrs.field(factory=list, init=False)
-    _arrived: set[str] = attrs.field(factory=set, init=False)
 
-    def arrive(self, sums: Sequence[Tensors], path: str) -> None:
-        """Notice that the sums of a leaf are complete.
-
-        The sums are kept as they are until :meth:`send_rest`.
-        """
-        self.late |= path in self._arrived  # by a backward pass within the backward pass
-        self._arrived.add(path)
-        while len(self._sent) < len(self.buckets):
-            if not self.buckets[len(self._sent)].leaves.keys() <= self._arrived:
-                break
-            self._send(sums)
-
-    def send_rest(self, sums: Sequence[Tensors]) -> None:
-        """Send the buckets with leaves that have no gradient."""
-        while len(self._sent) < len(self.buckets):
-            self._send(sums)
-
-    def send_again(self, sums: Sequence[Tensors]) -> None:
-        """Send everything once more, after gradients have changed; every rank calls it."""
-        for one in self._sent:
-            one.pending.wait()
-        self._sent.clear()
-        self.send_rest(sums)
+    def send(self, sums: Sequence[Tensors]) -> None:
+        """Start to send the sums of this rank's parts, bucket by bucket."""
+        for bucket in self.buckets:
+            self._sent.append(self._started(bucket, sums))
 
     def own(self) -> list[Tensor]:
         """Return the elements of each bucket that this rank adds up, once they have arrived."""
@@ -87,10 +63,8 @@ class Sums:
             return sent.vectors[0]
         return self.like.new_empty(sum(bucket.sizes), dtype=bucket.dtype)
 
-    def _send(self, sums: Sequence[Tensors]) -> None:
-        if not self._sent:
-            self.before()
-        bucket, rank = self.buckets[len(self._sent)], self.exchange.rank
+    def _started(self, bucket: Bucket, sums: Sequence[Tensors]) -> _Sent:
+        rank = self.exchange.rank
         vectors = [bucket.vector(leaves, self.like) for leaves in sums]
         going = zip(*(bucket.by_rank(one) for one in vectors), strict=True)
         every = list(map(list, going)) if vectors else [[]] * self.exchange.ranks
@@ -100,8 +74,7 @@ class Sums:
         ]
         pending = self.exchange.start(every, coming)
         coming[rank] = every[rank]
-        received = list(itertools.chain.from_iterable(coming))
-        self._sent.append(_Sent(pending, vectors, received))
+        return _Sent(pending, vectors, list(itertools.chain.from_iterable(coming)))
 
     def _added(self, sent: _Sent) -> Tensor:
         sent.pending.wait()
