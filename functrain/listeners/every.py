@@ -1,12 +1,15 @@
-"""Call any function of the state during training, without changing the training."""
+"""Call functions of the state during training, without changing the training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
+from attrs.converters import optional
 
 from functrain.core.global_generators import sample_scope
+from functrain.core.program import Program
 from functrain.core.state import TrainState
 from functrain.errors.calls import explained
 from functrain.listeners.intervals import Interval
@@ -52,6 +55,57 @@ class Every:
             return None
         answer = call_isolated(self.function, event.state)
         return answer if isinstance(answer, events.Stop) else None
+
+
+@attrs.define(eq=False)
+class Sampler:
+    """A listener that calls a function at an interval, or once after the evaluations of a step.
+
+    A subclass receives the results.
+    """
+
+    every_rank = True  # the function evaluates the state, which may be placed
+
+    program: Program
+    function: Callable[[Program, TrainState], Any]
+    every: Interval | None = attrs.field(default=None, converter=optional(Interval))
+    _last: int | None = attrs.field(init=False, default=None)
+    _writes: bool = attrs.field(init=False, default=True)
+
+    def receive(self, step: int, found: Any) -> None:
+        """Write a result, on the rank that writes."""
+        raise NotImplementedError
+
+    def on_train_begin(self, event: events.TrainBegin) -> None:
+        """Start counting."""
+        self._writes = event.rank == 0
+        if self.every is not None:
+            self.every.begin(event.state.counters, event.batches)
+        if event.resumed is None:
+            self._last = None
+
+    def on_batch_end(self, event: events.BatchEnd) -> None:
+        """Call the function if it is due."""
+        if self.every is not None and self.every.due(event.state.counters):
+            self._sample(event.state)
+
+    def on_eval_end(self, event: events.EvalEnd) -> None:
+        """Call the function after an evaluation, once for all evaluations of a step."""
+        if self.every is None and event.state.counters.step != self._last:
+            self._sample(event.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step of the last call; a resumed run may repeat an evaluation."""
+        return {"last": self._last}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the step of the last call."""
+        self._last = state["last"]
+
+    def _sample(self, state: TrainState) -> None:
+        found = call_isolated(lambda state: self.function(self.program, state), state)
+        self._last = state.counters.step
+        self.receive(self._last, found)
 
 
 def call_isolated(function: Callable[[TrainState], object], state: TrainState) -> object:

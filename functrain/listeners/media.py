@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 from attrs.converters import optional
 
-from functrain.core.program import Program
-from functrain.core.state import TrainState
 from functrain.errors import UnsupportedError
 from functrain.errors.calls import explained
-from functrain.listeners.every import call_isolated
+from functrain.listeners.every import Sampler
 from functrain.listeners.intervals import Interval
 from functrain.listeners.sinks.media import as_medium
 from functrain.listeners.sinks.sink import Sink
-from functrain.training import events
 
 
 def _sinks(given: Sink | Sequence[Sink]) -> tuple[Sink, ...]:
@@ -35,7 +32,7 @@ def _takes_media(_: Any, attribute: attrs.Attribute[Any], sinks: tuple[Sink, ...
 
 @explained
 @attrs.define(eq=False)
-class Media:
+class Media(Sampler):
     """A listener that logs images, figures and texts to trackers.
 
     It does not change training, and a resumed run logs the same: random generators are seeded from
@@ -61,45 +58,15 @@ class Media:
         >>> run = ft.fit(program, [torch.ones(4, 2)], until="4 steps", listeners=[board, media])
     """
 
-    every_rank = True  # the function evaluates the state, which may be placed
-
-    program: Program
-    function: Callable[[Program, TrainState], Mapping[str, Any]]
     to: tuple[Sink, ...] = attrs.field(converter=_sinks, validator=_takes_media)
     every: Interval | None = attrs.field(default=None, converter=optional(Interval))
-    _last: int | None = attrs.field(init=False, default=None)
-    _writes: bool = attrs.field(init=False, default=True)
 
-    def on_train_begin(self, event: events.TrainBegin) -> None:
-        """Start counting."""
-        counters, self._writes = event.state.counters, event.rank == 0
-        if self.every is not None:
-            self.every.begin(counters, event.batches)
-        if event.resumed is None:
-            self._last = None
+    def receive(self, step: int, found: Any) -> None:
+        """Add what the function returned to the sinks.
 
-    def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Log if it is due."""
-        if self.every is not None and self.every.due(event.state.counters):
-            self._log(event.state)
-
-    def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Log after an evaluation, once for all evaluations of a step."""
-        if self.every is None and event.state.counters.step != self._last:
-            self._log(event.state)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the step of the last call; a resumed run may repeat an evaluation."""
-        return {"last": self._last}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the step of the last call."""
-        self._last = state["last"]
-
-    def _log(self, state: TrainState) -> None:
-        step = state.counters.step
-        found: Any = call_isolated(lambda state: self.function(self.program, state), state)
-        self._last = step
+        Raises:
+            UnsupportedError: it is no dict.
+        """
         if not isinstance(found, Mapping):
             raise UnsupportedError(
                 f"the function of Media returned a {type(found).__name__}; expected a dict of "

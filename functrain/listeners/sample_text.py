@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,10 @@ import attrs
 import orjson
 from attrs.converters import optional
 
-from functrain.core.program import Program
-from functrain.core.state import TrainState
 from functrain.errors.calls import explained
 from functrain.errors.output import print_line
 from functrain.errors.paths import absolute
-from functrain.listeners.every import call_isolated
-from functrain.listeners.intervals import Interval
+from functrain.listeners.every import Sampler
 from functrain.listeners.sinks.files import step_of
 from functrain.listeners.sinks.line_file import LineFile
 from functrain.training import events
@@ -25,7 +21,7 @@ from functrain.training.log_owner import Writer
 
 @explained
 @attrs.define(eq=False)
-class SampleText:
+class SampleText(Sampler):
     """A listener that samples text from the model, and prints it or writes it to a file.
 
     It does not change training. The text is a function of state and seed, so a resumed run
@@ -51,40 +47,21 @@ class SampleText:
         step 4: to be
     """
 
-    every_rank = True  # the function evaluates the state, which may be placed
-
-    program: Program
-    function: Callable[[Program, TrainState], str]
-    every: Interval | None = attrs.field(default=None, converter=optional(Interval))
     path: Path | None = attrs.field(default=None, converter=optional(absolute))
     _file: LineFile | None = attrs.field(init=False, default=None)
-    _last: int | None = attrs.field(init=False, default=None)
     _run: str | None = attrs.field(init=False, default=None)
-    _writes: bool = attrs.field(init=False, default=True)
 
     def on_train_begin(self, event: events.TrainBegin) -> None:
         """Open the file, and cut off the texts of later steps."""
-        counters, self._writes = event.state.counters, event.rank == 0
-        if self.every is not None:
-            self.every.begin(counters, event.batches)
+        super().on_train_begin(event)
         # A resumed run repeats an interrupted evaluation, and then also samples its text again.
-        after = counters.step if event.resumed is None or self._last is None else self._last
-        self._last, self._run = after, self._run if event.resumed is not None else None
+        after = self._last = event.state.counters.step if self._last is None else self._last
+        self._run = self._run if event.resumed is not None else None
         if self.path is not None and self._writes and event.ended is None:
             file = self._file = LineFile(self.path)
             writer = Writer.of(event.config, self._run)
             file.open_after(lambda line: step_of(line, file.path) <= after, writer)
             self._run = writer.run
-
-    def on_batch_end(self, event: events.BatchEnd) -> None:
-        """Sample a text if one is due."""
-        if self.every is not None and self.every.due(event.state.counters):
-            self._write(event.state)
-
-    def on_eval_end(self, event: events.EvalEnd) -> None:
-        """Sample a text after an evaluation, one for all evaluations of a step."""
-        if self.every is None and event.state.counters.step != self._last:
-            self._write(event.state)
 
     def on_train_end(self, event: events.TrainEnd) -> None:
         """Close the file."""
@@ -99,20 +76,19 @@ class SampleText:
         """Return the step of the last text, after syncing the file."""
         if self._file is not None:
             self._file.sync()
-        return {"last": self._last, "run": self._run}
+        return {**super().state_dict(), "run": self._run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the step of the last text."""
-        self._last, self._run = state["last"], state.get("run")
+        super().load_state_dict(state)
+        self._run = state.get("run")
 
-    def _write(self, state: TrainState) -> None:
-        step = state.counters.step
-        text = str(call_isolated(lambda state: self.function(self.program, state), state))
-        self._last = step
+    def receive(self, step: int, found: Any) -> None:
+        """Print a text, or append it to the file."""
         if not self._writes:
             return
         if self._file is None:
-            print_line(f"step {step}: {text}")
+            print_line(f"step {step}: {found}")
         else:
-            line = {"step": step, "text": text}
+            line = {"step": step, "text": str(found)}
             self._file.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
