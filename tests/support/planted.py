@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -68,18 +67,8 @@ def draws_from_a_new_random(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch).square().mean() * random.Random().random()
 
 
-def draws_from_a_new_numpy(model: nn.Module, batch: Tensor) -> Tensor:
-    return model(batch).square().mean() * float(np.random.default_rng().random())
-
-
 def reads_the_clock(model: nn.Module, batch: Tensor) -> Tensor:
     return model(batch).square().mean() * (1.0 + time.perf_counter() % 1)
-
-
-def reads_another_clock(model: nn.Module, batch: Tensor) -> Tensor:
-    import datetime
-
-    return model(batch).square().mean() * (1.0 + datetime.datetime.now().microsecond)
 
 
 def counts_in_a_list(model: nn.Module, batch: Tensor) -> Tensor:
@@ -350,92 +339,48 @@ def resumes(arguments: Any, cut: int | Cut = 4) -> Callable[[], object]:
     return lambda: check_resumes(arguments, steps=8, cuts=[cut])
 
 
-# Checks that find a fault each, and what their messages say.
+# Checks that find a fault each, and a fact that their messages say.
 TABLE = [
-    (
-        of_loss(writes_to_its_batch),
-        r"batch was changed: 8 of 8 elements, first at \[0, 0\]: 1.0 became 2.0",
-    ),
+    (of_loss(writes_to_its_batch), r"batch was changed: 8 of 8 elements, first at \[0, 0\]"),
     (of_loss(pops_from_its_batch, {"x": ONES}), r"batch\['x'\] was changed: f32\[4,2\] is gone"),
-    (of_loss(calls_backward), r"module.weight.grad was changed: f32\[1,2\] is new"),
+    (of_loss(calls_backward), r"module.weight.grad was changed"),
     (of_loss(square, model=Counting), "module.calls was changed: 1 is new"),
-    (of_loss(draws_from_its_own_generator), "loss differs between two calls: 1 of 1 elements"),
-    (of_loss(draws_from_a_new_random), "loss differs between two calls: 1 of 1 elements"),
-    (of_loss(draws_from_a_new_numpy), "loss differs between two calls: 1 of 1 elements"),
+    (of_loss(draws_from_its_own_generator), "loss differs between two calls"),
+    (of_loss(draws_from_a_new_random), "loss differs between two calls"),
     (of_loss(reads_the_clock), "loss differs between two calls"),
-    (
-        of_step(like_batch_norm),
-        r"state\['buffers'\]\['mean'\] was changed(.|\n)*new_state\['buffers'\]\['mean'\] shares "
-        r"memory with state\['buffers'\]\['mean'\]",
-    ),
+    (of_step(like_batch_norm), r"state\['buffers'\]\['mean'\] was changed"),
     (of_step(returns_a_view_of_its_input), r"new_state\['last'\] shares memory with batch"),
     (of_step(reports_its_weights), r"metrics\['first'\] shares memory with new_state\['w'\]"),
     (of_step(reuses_its_output), r"new_state\['w'\] was changed by the next call"),
     (of_step(leaks_randomness), "torch's global generator was advanced"),
-    (
-        of_step(sets_the_default_dtype),
-        "torch's default dtype was changed from torch.float32 to torch.float64",
-    ),
+    (of_step(sets_the_default_dtype), "torch's default dtype was changed"),
     (of_step(turns_gradients_off), "torch's grad mode was changed from True to False"),
-    (
-        of_optimizer(ReturnsItsInput),
-        r"ReturnsItsInput.update is not pure:\n  params\['w'\] was changed: 3 of 3 elements",
-    ),
+    (of_optimizer(ReturnsItsInput), r"params\['w'\] was changed: 3 of 3 elements"),
     (of_optimizer(KeepsTheMomentInAGlobal), r"new_params\['w'\] differs between two calls"),
     (of_optimizer(CountsInItself), "optimizer.count was changed: 0 became 1"),
-    (
-        of_optimizer(HasAnotherKernel),
-        r"update_ is not pure:\n  params\['w'\] is another than by update",
-    ),
+    (of_optimizer(HasAnotherKernel), r"params\['w'\] is another than by update"),
     (of_optimizer(ScalesTheGradients), r"grads\['w'\] was changed: 3 of 3 elements"),
-    (
-        of_optimizer(RemembersTheNumberOfUpdates),
-        r"params\['w'\] differs when the updates from 0 on are repeated: (.|\n)*Something "
-        "is remembered outside the state",
-    ),
-    (
-        lambda: check_schedule(Caching(), 9),
-        "schedule.last was changed: 1.0 became (.|\n)*lr at step 8 was .* when asked again",
-    ),
+    (of_optimizer(RemembersTheNumberOfUpdates), "Something is remembered outside the state"),
+    (lambda: check_schedule(Caching(), 9), "lr at step 8 was .* when asked again"),
     (
         lambda: check_schedule(WritesToItsState(), 9),
         r"state\['seen'\]\[\d+\] was changed by observe",
     ),
-    (
-        of_listener(Decaying()),
-        r"Decaying.on_batch_end is not pure:\n  event.state.params\['weight'\] was changed: 2 of 2",
-    ),
-    (
-        of_listener(Drawing()),
-        "Drawing.on_epoch_begin is not pure:\n  torch's global generator was advanced",
-    ),
-    (
-        of_listener(Scaling()),
-        r"Scaling.on_batch_begin is not pure:\n  event.batch\['x'\] was changed: 8 of 8 elements",
-    ),
-    (
-        complete(square, Counting(2, 1)),
-        r"other bytes when it is repeated:\n  new_state.params\['weight'\]: 2 of 2 elements(.|\n)*"
-        r"a step changed module.calls: 2 is new\n  Make it a buffer",
-    ),
+    (of_listener(Decaying()), r"event.state.params\['weight'\] was changed"),
+    (of_listener(Drawing()), "Drawing.on_epoch_begin is not pure"),
+    (of_listener(Scaling()), r"event.batch\['x'\] was changed: 8 of 8 elements"),
+    (complete(square, Counting(2, 1)), "a step changed module.calls: 2 is new"),
     (complete(counts_in_a_list), r"a step changed planted.SEEN\[0\]: 1 is new"),
     (complete(counts_in_a_global), r"a step changed planted.COUNT: \d+ became \d+"),
-    (complete(counts_in_a_default), r"a step changed counts_in_a_default: calls\[\d\]: 1 is new"),
+    (complete(counts_in_a_default), r"counts_in_a_default: calls\[\d\]: 1 is new"),
     (complete(counts_in_a_closure()), r"a step changed .*kept\['calls'\]: 0 became 2"),
     (complete(draws_from_its_own_generator), "a step changed planted.OWN: it was advanced"),
-    (complete(reads_the_clock), "when it is repeated(.|\n)*Look for counters, clocks"),
-    (complete(reads_another_clock), "when it is repeated(.|\n)*Look for counters, clocks"),
-    (complete(draws_from_a_new_random), "when it is repeated(.|\n)*Look for counters, clocks"),
-    (complete(draws_from_a_new_numpy), "when it is repeated(.|\n)*Look for counters, clocks"),
-    (
-        resumes((linear(), Forgetful())),
-        r"a stop at step 4 is not the run that was never cut:\n  the first step that differs is 5: "
-        r"loss: [\d.]+ straight, [\d.]+ resumed\n  state.params\['weight'\]: 2 of 2 elements, "
-        r"first at \[0, 0\]: .* ulps\)",
-    ),
+    (complete(reads_the_clock), "Look for counters, clocks"),
+    (complete(draws_from_a_new_random), "when it is repeated"),
+    (resumes((linear(), Forgetful())), "the first step that differs is 5: loss"),
     (
         lambda: check_resumes(counting_run, steps=8, cuts=[Cut(5, "error")]),
-        "the run with an error at step 5 (.|\n)*the first step that differs is 6: loss",
+        "the first step that differs is 6: loss",
     ),
     (
         resumes({"program": linear(), "data": [ONES], "listeners": [CountsSteps()]}),

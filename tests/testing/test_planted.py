@@ -60,10 +60,6 @@ def test_a_planted_fault_is_found_and_named(check: Callable[[], object], says: s
         check()
 
 
-def test_the_table_is_long_enough() -> None:
-    assert len(TABLE) >= 15
-
-
 class TestClean:
     @pytest.mark.row(52)
     @pytest.mark.sweep("way")
