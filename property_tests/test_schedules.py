@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
+from trying import tried
 
 from functrain import plotting
 from functrain import schedules as fs
 from functrain.errors import ConfigurationError
 from functrain.schedules import Schedule, ScheduleState
+from functrain.testing import check_schedule
+from functrain.testing.strategies import schedules
 
 rates = st.floats(1e-6, 1.0)
 counts = st.integers(1, 20)
@@ -156,19 +159,11 @@ def test_the_lr_at_a_step_equals_a_replay(schedule: Schedule) -> None:
     assert [schedule.lr(state, step) for step in range(70)] == replay
 
 
-@given(schedule=any_schedule, metrics=losses)
-def test_calls_change_no_state_and_repeat_their_answers(
-    schedule: Schedule, metrics: list[float]
-) -> None:
-    state = started(schedule)
-    for step, metric in enumerate(metrics):
-        advanced = schedule.advance(state)
-        before = copy.deepcopy([state, advanced])
-        new = schedule.observe(advanced, metric)
-        assert repr(schedule.observe(schedule.advance(state), metric)) == repr(new)
-        assert schedule.lr(state, step) == schedule.lr(before[0], step)
-        assert repr([state, advanced]) == repr(before)
-        state = new
+@pytest.mark.row(17)
+@tried(60)
+@given(schedule=schedules(), steps=st.integers(31, 60), seed=st.integers(0, 99))
+def test_a_schedule_is_pure(schedule: Any, steps: int, seed: int) -> None:
+    check_schedule(schedule, steps, seed=seed)
 
 
 @given(schedule=any_schedule, metrics=losses)
