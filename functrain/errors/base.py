@@ -9,6 +9,15 @@ from collections.abc import Iterable
 
 from functrain.errors.nearest import nearest
 
+__all__ = [
+    "CallError",
+    "ConfigurationError",
+    "FunctrainError",
+    "FunctrainWarning",
+    "MissingExtraError",
+    "UnknownNameError",
+    "UnsupportedError",
+]
 _SHOWN = 12
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
