@@ -13,8 +13,6 @@ from functrain.cli.comparison import Comparison, compared
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import Difference, path_string
-from functrain.tree.compare import ulps_text
-from functrain.view import plain_text
 
 
 def diff(
@@ -52,42 +50,15 @@ def _equal(found: Comparison) -> str:
 
 
 def _print(found: Comparison, made: Parting | None, console: Console) -> None:
-    output.print_lines(console, *_lines(found))
-    if made is not None:
-        console.print()
-        for line in str(attrs.evolve(made, records=())).splitlines():
-            indent = line[: len(line) - len(line.lstrip())]
-            console.print(indent, output.cell(line.lstrip()), sep="", soft_wrap=True)
-    if found.differences:
-        console.print()
-        heads = ("leaf", "difference", "max abs", "")
-        rows = map(_row, found.differences)
-        output.print_table(console, heads, rows, right=heads[2:], folded=heads[:2])
-
-
-def _lines(found: Comparison) -> list[str]:
-    """Return the lines before the table."""
-    lines = [parting.text for parting in (found.digests, found.logs) if parting is not None]
+    lines = [record.text for record in (found.digests, found.logs) if record is not None]
     if found.step is not None:
         lines.append(f"the checkpoints part at step {found.step}, of those both runs have")
     steps = [target.manifest.step for target in found.targets]
     if steps[0] != steps[1]:
         lines.append(f"the checkpoints compared are of steps {steps[0]} and {steps[1]}")
-    if found.differences:
-        first, total = found.differences[0], len(found.differences)
-        count = "1 place differs" if total == 1 else f"{total:,} places differ"
-        lines.append(f"{count}, first {path_string(first.path)}: {first.detail}")
-    return lines
-
-
-def _row(found: Difference) -> tuple[str, str, str, str]:
-    tensors = found.elements is not None
-    return (
-        path_string(found.path),
-        found.detail.partition(" elements")[0] if tensors else found.detail,
-        plain_text.number(found.max_abs) if tensors else "",
-        ulps_text(found.ulps),
-    )
+    replay = [] if made is None else str(attrs.evolve(made, records=())).splitlines()
+    leaves = str(found.differences).splitlines() if found.differences else []
+    output.print_lines(console, *lines, *replay, *leaves)
 
 
 def _document(found: Comparison, made: Parting | None) -> dict[str, Any]:

@@ -32,47 +32,43 @@ def list_checkpoints(
     entries = {} if is_checkpoint(directory) else entries_of(rows)
     best = best_step(entries, by, required=monitor is not None)
     by["mode"] = Best(by["monitor"], by["mode"]).direction(entries)
+    documents = [_document(row, best) for row in rows]
     if json:
-        output.print_json({"directory": directory, **by, "checkpoints": _documents(rows, best)})
-    else:
-        _print(rows, best, console)
-
-
-def _documents(rows: list[CheckpointSummary], best: int | None) -> list[dict[str, Any]]:
-    return [
-        {
-            "step": row.step,
-            "path": row.path,
-            "saved_at": None if row.manifest is None else row.manifest.saved_at,
-            "bytes": row.size,
-            "leaves": None if row.manifest is None else len(row.manifest.leaves),
-            "metrics": row.metrics,
-            "best": best is not None and row.step == best,
-            "problem": row.problem,
-        }
-        for row in rows
-    ]
-
-
-def _print(rows: list[CheckpointSummary], best: int | None, console: Console) -> None:
-    cells = (
-        (
-            "-" if row.step is None else row.step,
-            "best" if best is not None and row.step == best else "",
-            "-" if row.manifest is None else plain_text.moment(row.manifest.saved_at),
-            byte_size(row.size),
-            "-" if row.manifest is None else f"{len(row.manifest.leaves):,}",
-            plain_text.metrics_text(row.metrics)
-            if row.problem is None
-            else output.cell(f"not readable: {row.problem}", "red"),
-        )
-        for row in rows
-    )
+        output.print_json({"directory": directory, **by, "checkpoints": documents})
+        return
     output.print_table(
         console,
         ("step", "", "saved (UTC)", "size", "leaves", "metrics"),
-        cells,
+        map(_cells, documents),
         right=("step", "size", "leaves"),
         folded=("metrics",),
         spare=("leaves", "size", "saved (UTC)"),
+    )
+
+
+def _document(row: CheckpointSummary, best: int | None) -> dict[str, Any]:
+    manifest = row.manifest
+    return {
+        "step": row.step,
+        "path": row.path,
+        "saved_at": None if manifest is None else manifest.saved_at,
+        "bytes": row.size,
+        "leaves": None if manifest is None else len(manifest.leaves),
+        "metrics": row.metrics,
+        "best": best is not None and row.step == best,
+        "problem": row.problem,
+    }
+
+
+def _cells(document: dict[str, Any]) -> tuple[object, ...]:
+    problem, leaves = document["problem"], document["leaves"]
+    return (
+        "-" if document["step"] is None else document["step"],
+        "best" if document["best"] else "",
+        plain_text.moment(document["saved_at"]),
+        byte_size(document["bytes"]),
+        "-" if leaves is None else f"{leaves:,}",
+        output.cell(f"not readable: {problem}", "red")
+        if problem
+        else plain_text.metrics_text(document["metrics"]),
     )

@@ -22,14 +22,6 @@ from functrain.view.run_checkpoints import best_step, is_checkpoint, monitored, 
 _ASIDE = re.compile(r"set-aside-from-(\d+)-to-(\d+)(-\d+)?")
 
 
-@attrs.frozen
-class Measured:
-    """The value of a metric at a step."""
-
-    step: int
-    value: Any
-
-
 @attrs.frozen(eq=False)
 class Member:
     """A run directory and its origin.
@@ -42,8 +34,7 @@ class Member:
         step: the step of the fork; for steps set aside, the last common step.
         steps: the steps of the first and the last checkpoint, if there are any.
         monitor: the metric that determines the best checkpoint.
-        best: the metric of the best checkpoint.
-        last: the metric of the newest checkpoint that has it.
+        best: step and value of the metric in the best checkpoint, and ``last`` in the newest.
     """
 
     path: Path
@@ -52,8 +43,8 @@ class Member:
     step: int | None
     steps: tuple[int, int] | None
     monitor: str
-    best: Measured | None
-    last: Measured | None
+    best: dict[str, Any] | None
+    last: dict[str, Any] | None
     problem: str | None = None
 
 
@@ -106,15 +97,13 @@ def _member(path: Path, monitor: str | None, mode: str | None) -> Member:
     best = best_step(entries, by, required=monitor is not None)
     measured = [step for step in sorted(entries) if by["monitor"] in entries[step].metrics]
 
-    def of(step: int | None) -> Measured | None:
-        return None if step is None else Measured(step, entries[step].metrics[by["monitor"]])
+    def of(step: int | None) -> dict[str, Any] | None:
+        value = None if step is None else entries[step].metrics[by["monitor"]]
+        return None if step is None else {"step": step, "value": value}
 
-    kind, parent, step = _origin(store, aside)
     return Member(
         path,
-        kind,
-        parent,
-        step,
+        *_origin(store, aside),
         (steps[0], steps[-1]) if steps else None,
         by["monitor"],
         of(best),
@@ -196,8 +185,8 @@ def _name(member: Member, base: Path) -> str:
     return plain_text.printable(short)
 
 
-def _measured(found: Measured | None) -> str:
-    return "" if found is None else f"{plain_text.number(found.value)} at {found.step}"
+def _measured(metric: dict[str, Any] | None) -> str:
+    return "" if metric is None else f"{plain_text.number(metric['value'])} at {metric['step']}"
 
 
 def _origin_text(member: Member) -> str:

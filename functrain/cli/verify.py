@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import attrs
 from rich.console import Console
 
 from functrain import checkpoint
@@ -17,53 +17,39 @@ from functrain.tree.printing import byte_size
 from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 
 
-@attrs.frozen
-class Result:
-    """The result for one checkpoint; ``problem`` is ``None`` if it is ``ok``."""
-
-    path: Path
-    ok: bool
-    bytes: int
-    seconds: float
-    problem: str | None
-
-
 def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
     """Verify checkpoints, for runs all of them."""
-    chosen = list(dict.fromkeys(found for path in paths for found in paths_of(path)))
-    results = [_verified(path) for path in chosen]
-    valid = all(result.ok for result in results)
+    chosen = dict.fromkeys(each for path in paths for each in paths_of(path))
+    results = list(map(_verified, chosen))
+    valid = all(result["ok"] for result in results)
     if json:
-        output.print_json({"ok": valid, "checkpoints": list(map(attrs.asdict, results))})
-    else:
-        _print(results, console)
+        output.print_json({"ok": valid, "checkpoints": results})
+        return valid
+    heads, right = ("", "size", "seconds", "checkpoint"), ("size", "seconds")
+    rows = map(_row, results)
+    output.print_table(console, heads, rows, right=right, folded=heads[3:], spare=("seconds",))
+    output.print_lines(console, *(each["problem"] for each in results if not each["ok"]))
     return valid
 
 
-def _verified(path: Path) -> Result:
+def _verified(path: Path) -> dict[str, Any]:
     size, begin, problem = bytes_in(present(path)), time.perf_counter(), None
     try:
         check_step(path, checkpoint.verify(path))
     except FunctrainError as error:
         problem = str(getattr(error, "strerror", None) or error)
-    return Result(path, problem is None, size, time.perf_counter() - begin, problem)
+    seconds = time.perf_counter() - begin
+    return {
+        "path": path,
+        "ok": problem is None,
+        "bytes": size,
+        "seconds": seconds,
+        "problem": problem,
+    }
 
 
-def _print(results: list[Result], console: Console) -> None:
-    rows = (
-        (
-            output.cell("OK", "green") if result.ok else output.cell("damaged", "red"),
-            byte_size(result.bytes),
-            f"{result.seconds:.2f}",
-            _short(result.path),
-        )
-        for result in results
-    )
-    heads, right = ("", "size", "seconds", "checkpoint"), ("size", "seconds")
-    output.print_table(console, heads, rows, right=right, folded=heads[3:], spare=("seconds",))
-    output.print_lines(console, *(r.problem for r in results if r.problem is not None))
-
-
-def _short(path: Path) -> str:
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+def _row(result: dict[str, Any]) -> tuple[object, ...]:
+    word = output.cell("OK", "green") if result["ok"] else output.cell("damaged", "red")
+    path, here = result["path"], Path.cwd()
+    short = path.relative_to(here) if path.is_relative_to(here) else path
+    return word, byte_size(result["bytes"]), f"{result['seconds']:.2f}", short

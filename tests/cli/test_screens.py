@@ -65,7 +65,6 @@ def terminal(width: int, *arguments: object, new: bool = False, **environment: s
         ["ls", "RUN/.."],
         ["show", "RUN"],
         ["show", "RUN", "--stats"],
-        ["diff", "RUN@115", "RUN@200"],
         ["verify", "RUN"],
         ["prune", "RUN", "--keep-last", "1", "--dry-run"],
     ],
