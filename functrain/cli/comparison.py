@@ -101,9 +101,9 @@ def _class(name: str, scalars: bytes) -> type[dict[Any, tree.Tree]]:
     return type(name if scalars in (b"{}", b"null") else f"{name} {scalars.decode()}", (dict,), {})
 
 
-def compared(first: Location, second: Location) -> Comparison:
+def compare(first: Location, second: Location) -> Comparison:
     """Compare two checkpoints or runs by their files."""
-    targets = [_verified(open_checkpoint(path)) for path in (first, second)]
+    targets = [_verify(open_checkpoint(path)) for path in (first, second)]
     found = differences(*targets)
     ours, theirs = (target.run for target in targets)
     if ours is None or theirs is None:
@@ -119,7 +119,7 @@ def compared(first: Location, second: Location) -> Comparison:
     )
 
 
-def _verified(target: ChosenCheckpoint) -> ChosenCheckpoint:
+def _verify(target: ChosenCheckpoint) -> ChosenCheckpoint:
     if target.run is None:  # the newest checkpoint of a run is already verified
         verify(target.path)
     return target

@@ -9,7 +9,7 @@ import attrs
 from rich.console import Console
 
 from functrain.cli import output
-from functrain.cli.comparison import Comparison, compared
+from functrain.cli.comparison import Comparison, compare
 from functrain.errors import ConfigurationError
 from functrain.testing.bisect import Parting, bisect
 from functrain.tree import Difference, path_string
@@ -24,25 +24,25 @@ def diff(
 
     ``replay`` reruns both from their last common state, to find the first difference.
     """
-    found = compared(first, second)
-    made = _replayed(found) if replay and not found.equal else None
+    found = compare(first, second)
+    made = _replay(found) if replay and not found.equal else None
     if json:
         output.print_json(_document(found, made))
     elif found.equal:
-        console.print(_equal(found))
+        console.print(_equal_text(found))
     else:
         _print(found, made, console)
     return found.equal
 
 
-def _replayed(found: Comparison) -> Parting | None:
+def _replay(found: Comparison) -> Parting | None:
     if not found.of_runs:
         raise ConfigurationError("--replay reruns runs: name two runs, not checkpoints")
     first, second = (target.run or target.path for target in found.targets)
     return bisect(first, second)
 
 
-def _equal(found: Comparison) -> str:
+def _equal_text(found: Comparison) -> str:
     manifest = found.targets[0].manifest
     if found.of_runs:
         return f"the runs are equal: state and log of {manifest.step} steps, bit for bit"

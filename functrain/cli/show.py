@@ -16,7 +16,7 @@ from functrain.checkpoint.outline import Branch, Entry, Scalar, TensorLeaf, outl
 from functrain.cli import output
 from functrain.cli.checkpoint_argument import ChosenCheckpoint
 from functrain.errors import ConfigurationError
-from functrain.plotting.metric_names import matching
+from functrain.plotting.metric_names import match_names
 from functrain.tree import Path, path_string
 from functrain.tree.elements import Statistics, is_opaque, statistics
 from functrain.tree.printing import byte_size, tensor_text
@@ -49,7 +49,7 @@ def _chosen(entries: list[Entry], only: Sequence[str]) -> list[Entry]:
         return entries
     leaves = [each for each in entries if not (isinstance(each, Branch) and each.size)]
     names = {path_string(entry.path) for entry in leaves}
-    chosen = set().union(*(matching(names, pattern) for pattern in only))
+    chosen = set().union(*(match_names(names, pattern) for pattern in only))
     wanted = [entry for entry in leaves if path_string(entry.path) in chosen]
     if not wanted:
         first = next((e for e in entries if not isinstance(e, Branch)), None)

@@ -20,7 +20,7 @@ from functrain.view.run_checkpoints import bytes_in, check_step, paths_of
 def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
     """Verify checkpoints, for runs all of them."""
     chosen = dict.fromkeys(each for path in paths for each in paths_of(path))
-    results = list(map(_verified, chosen))
+    results = list(map(_verify, chosen))
     valid = all(result["ok"] for result in results)
     if json:
         output.print_json({"ok": valid, "checkpoints": results})
@@ -32,7 +32,7 @@ def verify(paths: Sequence[Path], console: Console, json: bool) -> bool:
     return valid
 
 
-def _verified(path: Path) -> dict[str, Any]:
+def _verify(path: Path) -> dict[str, Any]:
     size, begin, problem = bytes_in(present(path)), time.perf_counter(), None
     try:
         check_step(path, checkpoint.verify(path))

@@ -10,18 +10,18 @@ import numpy as np
 
 from functrain.errors.validators import number, one_of
 from functrain.metrics.mode import mode_of_name
-from functrain.plotting.colors import DASHES, THEMES
+from functrain.plotting.colors import LINE_STYLES, THEMES
 from functrain.plotting.columns import LABELS, Columns, x_values
 from functrain.plotting.metric_names import (
     TITLES,
-    chosen,
+    choose_metrics,
     evaluation_set,
     is_evaluation,
     order,
     panel_of,
     spans_magnitudes,
 )
-from functrain.plotting.points import decimated, drawable, smoothed, undrawable
+from functrain.plotting.points import decimate, find_undrawable, is_drawable, smooth_values
 
 # Smaller positive values are not drawn on a logarithmic axis.
 LEAST_LOGARITHM = 1e-300
@@ -73,11 +73,11 @@ class Line:
 
     def points(self, pixels: int, log: bool) -> Points:
         """Return few enough points for a width, spikes included; NaN for those without a place."""
-        kept = decimated(self.y, pixels)
+        kept = decimate(self.y, pixels)
 
         def place(values: Sequence[float], smooth: float = 0.0) -> np.ndarray:
-            some = smoothed(values, smooth, kept) if smooth else np.asarray(values)[kept]
-            shown = drawable(some) & (np.asarray(some) > (LEAST_LOGARITHM if log else -math.inf))
+            some = smooth_values(values, smooth, kept) if smooth else np.asarray(values)[kept]
+            shown = is_drawable(some) & (np.asarray(some) > (LEAST_LOGARITHM if log else -math.inf))
             return np.where(shown, some, math.nan)
 
         return Points(
@@ -89,7 +89,7 @@ class Line:
 
     def missing(self, pixels: int) -> list[int]:
         """Return which values have no place on an axis, at most one for each pixel."""
-        return undrawable(self.y, pixels)
+        return find_undrawable(self.y, pixels)
 
 
 @attrs.frozen(eq=False)
@@ -103,7 +103,7 @@ class Points:
 
     def alone(self) -> list[int]:
         """Return which points no line reaches, because both neighbours have no place."""
-        seen = np.pad(drawable(self.y), 1)
+        seen = np.pad(is_drawable(self.y), 1)
         return np.flatnonzero(seen[1:-1] & ~seen[:-2] & ~seen[2:]).tolist()
 
 
@@ -165,7 +165,7 @@ def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title:
     options = options or Options()
     names = list(dict.fromkeys(name for columns in runs.values() for name in columns.names()))
     by_panel: dict[str, list[str]] = {}
-    for name in chosen(names, options.metrics):
+    for name in choose_metrics(names, options.metrics):
         by_panel.setdefault(panel_of(name, names), []).append(name)
     drawn = [name for metrics in by_panel.values() for name in metrics]
     sets = {name: evaluation_set(name) if is_evaluation(name, names) else "" for name in drawn}
@@ -191,7 +191,8 @@ def chart_of(runs: Mapping[str, Columns], options: Options | None = None, title:
 def _styles(sets: Sequence[str]) -> dict[str, int]:
     """Return the line style of each set: 0 for training, "", the others for evaluations in turn."""
     evaluations = [name for name in sets if name]
-    return {name: 1 + evaluations.index(name) % (len(DASHES) - 1) if name else 0 for name in sets}
+    count = len(LINE_STYLES) - 1
+    return {name: 1 + evaluations.index(name) % count if name else 0 for name in sets}
 
 
 def _lines(
@@ -228,7 +229,7 @@ def _panel(name: str, lines: list[Line], options: Options, members: int) -> Pane
         middle = "median" if mode_of_name(name) is None else "best"
         title = f"{title}: {middle} of {members} members, and quartiles"
     values = np.concatenate([line.y for line in lines])
-    shown = values[drawable(values)]
+    shown = values[is_drawable(values)]
     log = options.log
     if log is None:  # where values differ by more than a factor of 20, so that it shows more
         least = min(shown, default=0.0)

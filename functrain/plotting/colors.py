@@ -39,5 +39,5 @@ THEMES = {
     "dark": Theme("#14171b", "#e8eaed", "#a0a8b3", "#343a43", _LIGHTER),
 }
 PAGE = Theme("none", INK, (INK, 0.75), (INK, 0.15), BETWEEN)
-# Dashes of lines: training, evaluation, further evaluation sets.
-DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2.5), (1.5, 2), (7, 2, 1.5, 2))
+# Training, evaluation, further evaluation sets.
+LINE_STYLES: tuple[Any, ...] = ("solid", (0, (5, 2.5)), (0, (1.5, 2)), (0, (7, 2, 1.5, 2)))

@@ -14,7 +14,7 @@ from typing import Any
 from functrain.errors.optional import require
 from functrain.errors.paths import expanded
 from functrain.plotting.chart import Chart, Line, Panel, Points
-from functrain.plotting.colors import DASHES, THEMES, Theme
+from functrain.plotting.colors import LINE_STYLES, THEMES, Theme
 
 require("matplotlib", "plot")  # for its message about what to install
 
@@ -137,7 +137,7 @@ def _draw_line(axes: Any, line: Line, points: Points, color: Any, pixels: int) -
         axes.plot(
             points.x,
             points.y,
-            linestyle=_dashes(line.dash),
+            linestyle=LINE_STYLES[line.dash],
             linewidth=1.5,
             marker=".",
             markevery=list(range(len(points.x))) if few else points.alone(),
@@ -242,12 +242,8 @@ def handles_of_runs(chart: Chart, theme: Theme) -> list[Line2D]:
 
 
 def _sample(label: str, colors: Sequence[Any], color: int, dash: int = 0) -> Line2D:
-    own = colors[color % len(colors)]
-    return Line2D([], [], color=own, linestyle=_dashes(dash), label=_plain(label))
-
-
-def _dashes(dash: int) -> Any:
-    return (0, DASHES[dash]) if DASHES[dash] else "solid"
+    style = {"color": colors[color % len(colors)], "linestyle": LINE_STYLES[dash]}
+    return Line2D([], [], label=_plain(label), **style)
 
 
 def _plain(text: str) -> str:

@@ -56,35 +56,35 @@ def panel_of(name: str, names: Collection[str]) -> str:
     return stem if stem in names or (slash == "/" and stem in _MONITORS) else name
 
 
-def chosen(names: Sequence[str], patterns: Sequence[str] = ()) -> list[str]:
+def choose_metrics(names: Sequence[str], patterns: Sequence[str] = ()) -> list[str]:
     """Return the metrics to draw.
 
     Patterns are names, or globs such as ``eval/*``; by default everything is drawn except positions
     in the run, epoch means and the parts of a learning rate.
 
     Example:
-        >>> chosen(["step", "loss", "lr", "lr.0", "epoch/loss", "eval/loss"])
+        >>> choose_metrics(["step", "loss", "lr", "lr.0", "epoch/loss", "eval/loss"])
         ['loss', 'lr', 'eval/loss']
     """
     metrics = [name for name in names if name not in POSITIONS]
     for pattern in patterns:
-        if not matching(metrics, pattern):
+        if not match_names(metrics, pattern):
             raise ConfigurationError(
                 f"no metric matches {pattern!r}{nearest(pattern, metrics)}; there are "
                 f"{', '.join(metrics) or 'none'}"
             )
     if patterns:
-        found = set().union(*(matching(metrics, each) for each in patterns))
+        found = set().union(*(match_names(metrics, each) for each in patterns))
         return [name for name in metrics if name in found]
     return [name for name in metrics if not is_mean(name) and not name.startswith("lr.")]
 
 
-def matching(names: Collection[str], pattern: str) -> set[str]:
+def match_names(names: Collection[str], pattern: str) -> set[str]:
     """Return the names that a glob matches; a name that equals it counts alone.
 
     Example:
-        >>> matching(["iou[car]", "iouc"], "iou[car]"), matching(["iou[car]", "iouc"], "*[[]car]")
-        ({'iou[car]'}, {'iou[car]'})
+        >>> match_names(["iou[car]", "iouc"], "iou[car]")
+        {'iou[car]'}
     """
     return {pattern} if pattern in names else {n for n in names if fnmatchcase(n, pattern)}
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from functrain.metrics.by_member import extremes
-from functrain.plotting.metric_names import POSITIONS, chosen, is_evaluation
+from functrain.plotting.metric_names import POSITIONS, choose_metrics, is_evaluation
 
 _HEAD, _TAIL = 3, 4
 Row = Mapping[str, Any]
@@ -31,7 +31,7 @@ def text(rows: Sequence[Row], width: int | None = 100) -> str:
     metrics = [name for name in names if name not in POSITIONS]
     cells = _cells(rows)
     columns = [name for name in names if name in POSITIONS]
-    columns += sorted(chosen(names), key=lambda name: is_evaluation(name, names))
+    columns += sorted(choose_metrics(names), key=lambda name: is_evaluation(name, names))
     if width is not None:
         columns = _fitting(columns, cells, width)
     groups = _groups(columns, names)

@@ -10,7 +10,7 @@ import attrs
 
 from functrain.errors import FunctrainError
 from functrain.plotting.metric_names import POSITIONS
-from functrain.plotting.points import drawable
+from functrain.plotting.points import is_drawable
 from functrain.training.limits import Limits, Position
 from functrain.view.report_facts import Facts, set_aside
 
@@ -77,12 +77,12 @@ def _counted(facts: Facts) -> Iterator[str]:
 def _nonfinite(facts: Facts) -> Iterator[str]:
     steps = facts.columns.steps()
     for name, values in facts.columns.values.items():
-        if name in POSITIONS or drawable(sum(values)):
+        if name in POSITIONS or is_drawable(sum(values)):
             continue
         bad = [
             row
             for row, value in zip(facts.columns.rows[name], values, strict=True)
-            if not drawable(value)
+            if not is_drawable(value)
         ]
         if bad:
             where = "" if steps is None else f", first at step {steps[bad[0]]:,.0f}"

@@ -10,7 +10,7 @@ from typing import Any
 from functrain.errors.paths import expanded
 from functrain.plotting.chart import chart_of
 from functrain.plotting.metric_names import POSITIONS
-from functrain.plotting.points import drawable
+from functrain.plotting.points import is_drawable
 from functrain.tree.printing import byte_size
 from functrain.view.blocks import Markup, element, joined, table
 from functrain.view.page import chart_html, page
@@ -122,7 +122,7 @@ def _metric(facts: Facts, name: str) -> list[str]:
         step = "-" if steps is None else f"{steps[rows[index]]:,.0f}"
         return [f"{values[index]:.5g}", step]
 
-    finite = [index for index, value in enumerate(values) if drawable(value)]
+    finite = [index for index, value in enumerate(values) if is_drawable(value)]
     if not finite:
         return [name, *cells(-1), "-", "-", "-", "-"]
     low, high = (extreme(finite, key=values.__getitem__) for extreme in (min, max))

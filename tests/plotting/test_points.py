@@ -10,7 +10,7 @@ import pytest
 
 from functrain.errors import LogError
 from functrain.plotting.columns import Columns, x_values
-from functrain.plotting.points import decimated, smoothed, undrawable
+from functrain.plotting.points import decimate, find_undrawable, smooth_values
 
 
 class TestColumns:
@@ -52,7 +52,7 @@ class TestDecimation:
     def test_keeps_every_extreme_of_every_pixel(self) -> None:
         draw = random.Random(0)
         values = [draw.gauss(0, 1) for _ in range(10_007)]
-        kept = decimated(values, 100)
+        kept = decimate(values, 100)
         assert kept == sorted(set(kept))
         assert len(kept) <= 202
         edges = [len(values) * pixel // 100 for pixel in range(101)]
@@ -64,20 +64,20 @@ class TestDecimation:
     def test_a_single_spike_among_a_million_stays(self, value: float) -> None:
         values = [0.0] * 1_000_000
         values[654_321] = value
-        assert 654_321 in decimated(values, 400)
+        assert 654_321 in decimate(values, 400)
 
     def test_few_values_all_stay(self) -> None:
-        assert decimated([1.0, math.nan, 2.0], 400) == [0, 1, 2]
-        assert decimated([], 400) == []
+        assert decimate([1.0, math.nan, 2.0], 400) == [0, 1, 2]
+        assert decimate([], 400) == []
 
     def test_values_that_are_not_finite_hide_nothing_and_are_found(self) -> None:
         values = [1.0, math.nan] * 5_000
         values[5_000] = 7.0
-        kept = decimated(values, 50)
+        kept = decimate(values, 50)
         assert 5_000 in kept
         assert all(math.isfinite(values[index]) for index in kept[:-1])
-        assert len(undrawable(values, 50)) == 50
-        assert len(decimated([math.nan] * 1_000, 50)) <= 101
+        assert len(find_undrawable(values, 50)) == 50
+        assert len(decimate([math.nan] * 1_000, 50)) <= 101
 
 
 class TestSmoothing:
@@ -90,19 +90,23 @@ class TestSmoothing:
         window = 2 * round(length * share / 2) + 1
         expected = pandas.Series(values).rolling(window, center=True, min_periods=1).mean()
         assert window < 128  # of wider ones the edges are rounded
-        assert smoothed(values, share) == pytest.approx(list(expected), nan_ok=True)
+        assert smooth_values(values, share) == pytest.approx(list(expected), nan_ok=True)
 
     def test_skips_values_that_are_not_finite(self) -> None:
         values = [1.0, math.nan, 3.0, math.inf, math.nan, math.nan]
-        means = smoothed(values, share=0.34)
+        means = smooth_values(values, share=0.34)
         assert means[:4] == [1.0, 2.0, 3.0, 3.0]
         assert all(math.isnan(mean) for mean in means[4:])
 
     def test_a_huge_spike_leaves_the_values_after_it_as_they_are(self) -> None:
         values = [1e250, *[0.1] * 1_000]
-        assert smoothed(values, 0.05)[-1] == pytest.approx(0.1)
+        assert smooth_values(values, 0.05)[-1] == pytest.approx(0.1)
 
     def test_means_at_some_indices_equal_those_of_all(self) -> None:
         values = [float(value % 17) for value in range(5_000)]
-        every = smoothed(values, 0.2)
-        assert smoothed(values, 0.2, at=[0, 2_500, 4_999]) == [every[0], every[2_500], every[-1]]
+        every = smooth_values(values, 0.2)
+        assert smooth_values(values, 0.2, at=[0, 2_500, 4_999]) == [
+            every[0],
+            every[2_500],
+            every[-1],
+        ]
