@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import orjson
 from rich.console import Console
 
@@ -24,44 +23,33 @@ _FORMAT = 1
 _NOT_DONE = ("interrupted", "nonfinite")
 
 
-@attrs.frozen
-class Manifest:
-    """The runs of a directory.
+# By seed: directory, limit, reason for the end, last metrics.
+Results = dict[str, dict[str, Any]]
 
-    Attributes:
-        runs: by seed: directory, limit, reason for the end, last metrics.
-    """
 
-    directory: Path
-    runs: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+def is_done(directory: Path, results: Results, seed: int, until: Any) -> bool:
+    """Return whether the run of a seed exists and has reached its limit."""
+    run = results.get(str(seed))
+    if run is None or not (directory / folder(seed)).is_dir():
+        return False
+    return run["until"] == until and run["reason"] not in _NOT_DONE
 
-    def is_done(self, seed: int, until: Any) -> bool:
-        """Return whether the run of a seed exists and has reached its limit."""
-        run = self.runs.get(str(seed))
-        if run is None or not (self.directory / folder(seed)).is_dir():
-            return False
-        return run["until"] == until and run["reason"] not in _NOT_DONE
 
-    def has(self, seed: int, run: ft.Run) -> bool:
-        """Return whether the result of a run is known: this call has trained nothing."""
-        known = self.runs.get(str(seed), {"step": None})["step"]
-        return run.new_steps == 0 and known == run.state.counters.step
+def is_known(results: Results, seed: int, run: ft.Run) -> bool:
+    """Return whether the result of a run is known: this call has trained nothing."""
+    known = results.get(str(seed), {"step": None})["step"]
+    return run.new_steps == 0 and known == run.state.counters.step
 
-    def with_run(self, seed: int, until: Any, run: ft.Run) -> Manifest:
-        """Return the manifest with the result of a run."""
-        result = {
-            "directory": folder(seed),
-            "until": until,
-            "reason": run.reason,
-            "step": run.state.counters.step,
-            "metrics": last_metrics(run),
-        }
-        return attrs.evolve(self, runs={**self.runs, str(seed): result})
 
-    def of(self, seeds: Iterable[int]) -> Manifest:
-        """Return the manifest of these seeds only."""
-        names = [str(seed) for seed in seeds]
-        return attrs.evolve(self, runs={name: self.runs[name] for name in names})
+def result_of(seed: int, until: Any, run: ft.Run) -> dict[str, Any]:
+    """Return the result of a run."""
+    return {
+        "directory": folder(seed),
+        "until": until,
+        "reason": run.reason,
+        "step": run.state.counters.step,
+        "metrics": last_metrics(run),
+    }
 
 
 def folder(seed: int) -> str:
@@ -115,49 +103,48 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"mean": statistics.fmean(finite), "std": std, **ends}
 
 
-def summary(manifest: Manifest) -> dict[str, dict[str, float]]:
+def summary(results: Results) -> dict[str, dict[str, float]]:
     """Return the spread of each metric over the runs that succeeded."""
-    ended = [run["metrics"] for run in manifest.runs.values() if run["reason"] not in _NOT_DONE]
+    ended = [run["metrics"] for run in results.values() if run["reason"] not in _NOT_DONE]
     names = dict.fromkeys(name for metrics in ended for name in metrics)
     # JSON stores nonfinite numbers as text.
     return {name: spread([float(m[name]) for m in ended if name in m]) for name in names}
 
 
-def print_spread(manifest: Manifest, name: str, console: Console) -> None:
+def print_spread(results: Results, name: str, console: Console) -> None:
     """Print a table of the spread of each metric."""
-    output.print_lines(console, f"{name}: seeds {', '.join(manifest.runs)}")
+    output.print_lines(console, f"{name}: seeds {', '.join(results)}")
     rows = list[tuple[object, ...]]()
-    for metric, found in summary(manifest).items():
+    for metric, found in summary(results).items():
         mean, std, least, most = (number(found[key]) for key in ("mean", "std", "min", "max"))
         std = std if found["runs"] > 1 else "-"
         rows.append((metric, f"{mean} ± {std}", least, most, found["runs"]))
-    for seed, run in manifest.runs.items():
+    for seed, run in results.items():
         if run["reason"] in _NOT_DONE:
             rows.append((f"seed {seed}", f"{run['reason']} at step {run['step']}"))
     heads, spare = ("metric", "mean ± std", "min", "max", "runs"), ("runs", "max", "min")
     output.print_table(console, heads, rows, right=("runs",), folded=("metric",), spare=spare)
 
 
-def read(directory: Path) -> Manifest:
-    """Read the manifest of a directory; an empty one if there is none."""
+def read(directory: Path) -> Results:
+    """Read the results in a directory; none if there is no file of them."""
     path = directory / FILE_NAME
     if not path.exists():
-        return Manifest(directory)
+        return {}
     try:
         document = orjson.loads(path.read_bytes())
-        if document["format"] != _FORMAT:
-            raise RunDirectoryError(f"{path} is of format {document['format']}, not {_FORMAT}")
-        return Manifest(directory, document["seeds"])
+        version, results = document["format"], dict(document["seeds"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, RunDirectoryError):
-            raise
         raise RunDirectoryError(
             f"{path} is damaged ({error}). Remove it; finished runs are still recognized"
         ) from error
+    if version != _FORMAT:
+        raise RunDirectoryError(f"{path} is of format {version}, not {_FORMAT}")
+    return results
 
 
-def write(manifest: Manifest) -> None:
-    """Write the manifest, and the spread of the metrics."""
-    document = {"format": _FORMAT, "seeds": manifest.runs, "summary": summary(manifest)}
+def write(directory: Path, results: Results) -> None:
+    """Write the results, and the spread of the metrics."""
+    document = {"format": _FORMAT, "seeds": results, "summary": summary(results)}
     text = orjson.dumps(output.plain(document), option=orjson.OPT_INDENT_2)
-    replace_file(manifest.directory / FILE_NAME, text)
+    replace_file(directory / FILE_NAME, text)

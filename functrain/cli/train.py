@@ -97,9 +97,9 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
         raise ConfigError("several processes train one seed at a time: give seed=...", "seeds")
     directory, until = absolute(loaded.config.directory), loaded.config.fit.until
     whole = ConfigurationFile(directory, to_write(loaded, loaded.composed))
-    manifest, code = seeds.read(directory), 0
+    results, code = seeds.read(directory), 0
     for seed in loaded.config.seeds or ():
-        if manifest.is_done(seed, until):
+        if seeds.is_done(directory, results, seed, until):
             console.print(f"seed {seed}: done before ({directory / seeds.folder(seed)})")
             continue
         console.print(f"seed {seed}")
@@ -107,11 +107,12 @@ def train_seeds(loaded: config.Loaded, source: str, overrides: list[str], consol
         run = train_one(one, console, [whole])
         if run.reason == "interrupted":
             return exit_code(run)
-        if not manifest.has(seed, run):
-            manifest = manifest.with_run(seed, until, run)
-            seeds.write(manifest)
+        if not seeds.is_known(results, seed, run):
+            results[str(seed)] = seeds.result_of(seed, until, run)
+            seeds.write(directory, results)
         code = max(code, exit_code(run))
-    seeds.print_spread(manifest.of(loaded.config.seeds or ()), loaded.config.name, console)
+    wanted = {str(seed): results[str(seed)] for seed in loaded.config.seeds or ()}
+    seeds.print_spread(wanted, loaded.config.name, console)
     output.print_lines(console, f"runs: {loaded.config.directory}")
     return code
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +30,7 @@ def test_tables_lines_and_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     written = ascii_output(monkeypatch)
     output.print_in_any_encoding()
     runs = {str(s): {"metrics": {"eval/µ": s}, "reason": "max_steps", "step": 1} for s in (1, 2)}
-    seeds.print_spread(seeds.Manifest(Path(), runs), "name", output.console())
+    seeds.print_spread(runs, "name", output.console())
     output.print_lines(output.console(), "└── runs/a", "日本")
     output.print_json({"µ": 1})
     shown = written.getvalue().decode("ascii")
