@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
+import numpy as np
 
 from functrain.errors import LogError
 from functrain.metrics.by_member import best_member
@@ -116,25 +117,19 @@ def _spread(name: str, values: list[float | None]) -> tuple[float, float, float]
 
 def _epochs(columns: Columns) -> array[float]:
     """Spread rows evenly over their epoch; an unfinished last epoch is as long as the others."""
-    epochs = columns.values.get("epoch", array("d"))
+    epochs = np.asarray(columns.values.get("epoch", ()))
     if len(epochs) != columns.length:
         raise LogError(f"the log has no 'epoch' in every row; it has {columns.names()}")
-    counts, ended = Counter(epochs), _ended(columns, epochs)
-    usual = max((count for epoch, count in counts.items() if epoch in ended), default=None)
-    if usual is None:
+    _, first, number, counts = np.unique(
+        epochs, return_index=True, return_inverse=True, return_counts=True
+    )
+    # The last epoch is complete if its final row holds its means.
+    means = [rows for name, rows in columns.rows.items() if name.startswith("epoch/")]
+    ended = counts if means and means[0][-1] == columns.length - 1 else counts[:-1]
+    if not len(ended):
         raise LogError(
             "no epoch of this run is complete, so its length is unknown; draw over steps instead"
         )
-    found, seen = array("d"), Counter[float]()
-    for epoch in epochs:
-        seen[epoch] += 1
-        whole = counts[epoch] if epoch in ended else max(usual, counts[epoch])
-        found.append(epoch + seen[epoch] / whole)
-    return found
-
-
-def _ended(columns: Columns, epochs: array[float]) -> set[float]:
-    """Return all epochs but the last, and also the last if its final row holds its means."""
-    means = [rows for name, rows in columns.rows.items() if name.startswith("epoch/") and rows]
-    closed = bool(means) and means[0][-1] == columns.length - 1
-    return {epoch for epoch in set(epochs) if closed or epoch != epochs[-1]}
+    lengths = np.append(ended, counts[len(ended) :].clip(min=ended.max()))
+    seen = np.arange(1, len(epochs) + 1) - first[number]
+    return array("d", epochs + seen / lengths[number])

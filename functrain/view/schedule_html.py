@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain.core.schedule import Schedule, ScheduleState
+from functrain.core.schedule import Schedule
 from functrain.errors import ConfigurationError
 from functrain.plotting.chart import Options, chart_of
 from functrain.plotting.columns import Columns
@@ -74,7 +74,8 @@ def _length(schedule: Schedule) -> tuple[int, str]:
     if horizon is not None:
         return horizon, ""
     length = next(filter(lambda steps: _fits(schedule, steps), _ASSUMED), _ASSUMED[-1])
-    if _is_open(schedule.init()):
+    start = schedule.init()
+    if schedule.with_horizon(start, length) != start:
         return length, f"ends with the run; drawn for one of {length:,} steps"
     return length, f"has no end of its own; drawn are {length:,} steps"
 
@@ -85,15 +86,6 @@ def _fits(schedule: Schedule, steps: int) -> bool:
     except ConfigurationError:
         return False
     return True
-
-
-def _is_open(state: ScheduleState | list[Any]) -> bool:
-    """Return whether the run has to fill in a horizon anywhere in the state."""
-    pairs = state.items() if isinstance(state, dict) else enumerate(state)
-    return any(
-        (key == "horizon" and value is None) or (isinstance(value, dict | list) and _is_open(value))
-        for key, value in pairs
-    )
 
 
 def _inside(schedule: Schedule) -> Iterator[Markup]:
