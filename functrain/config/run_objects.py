@@ -45,18 +45,7 @@ _KEYS: dict[By, str] = {
 
 @attrs.frozen(eq=False)
 class RunObjects:
-    """The objects that ``fit`` needs.
-
-    Attributes:
-        program: the program with its transformations.
-        data: the training data.
-        eval_data: one data set, several by name, or ``None``.
-        early_stop: the rules, or ``None``.
-        store: the checkpoints in the run directory.
-        listeners: the listeners in the order of their calls.
-        report: a function to call at the end, or ``None``.
-        initial: returns the initial state if ``init_from`` is given, else ``None``.
-    """
+    """The objects that ``fit`` needs; ``initial`` returns None where ``init_from`` is not given."""
 
     program: Any
     data: Any

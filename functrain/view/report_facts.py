@@ -29,9 +29,7 @@ class Facts:
     """The contents of a run directory.
 
     Attributes:
-        directory: of the run.
         columns: of its log.
-        config: its configuration; empty if there is none.
         checkpoints: in order, including those that cannot be read.
         values: counters and decisions in the newest checkpoint, by dotted path.
         problems: everything missing or damaged, in words.
