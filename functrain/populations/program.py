@@ -26,9 +26,11 @@ from functrain.errors import ConfigurationError, NonFiniteError, UnsupportedErro
 from functrain.populations import anomalies, rates, states
 from functrain.populations import hyperparameters as named
 from functrain.populations.batches import Batches, parts
+from functrain.populations.decisions import MemberDecisions
 from functrain.populations.draws import streams_of
 from functrain.populations.evaluation import evaluated, in_chunks, metrics_of, one_by_one, slices
 from functrain.populations.graph import CompiledMembers
+from functrain.populations.in_fit import Members
 from functrain.populations.members import rows
 from functrain.populations.step import EagerMembers, Inputs
 from functrain.populations.stopping import Parts, train_rest
@@ -70,6 +72,16 @@ class Population(Program):
     def __repr__(self) -> str:
         varied = ", ".join(self.values) or "seeds"
         return f"Population({len(self)} members with their own {varied})\n{super().__repr__()}"
+
+    @property
+    def in_fit(self) -> Members:
+        """What answers for the members in a run."""
+        return Members(self)
+
+    @property
+    def decisions(self) -> type[MemberDecisions]:
+        """The decisions of a run about members."""
+        return MemberDecisions
 
     @property
     def not_schedules(self) -> tuple[str, ...]:
@@ -338,6 +350,18 @@ class Population(Program):
         for path, value in values.items():
             held = named.with_value(self.programs[0], held, index, path, value)
         return states.holding(state, held)
+
+    def check_value(self, path: str, value: float) -> None:
+        """Refuse a value that :meth:`replaced` would refuse.
+
+        Args:
+            path: of a hyperparameter.
+            value: for any member.
+
+        Raises:
+            ConfigurationError: as :meth:`replaced`.
+        """
+        named.with_value(self.programs[0], named.held(self.values), 0, path, value)
 
     def _with(
         self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]

@@ -17,6 +17,7 @@ from functrain.errors.base import warn
 from functrain.metrics.log_file import Row
 from functrain.metrics.mode import mode_of_name, resolved_mode
 from functrain.schedules import metric_modes
+from functrain.training import events
 from functrain.training.early_stopping import resumption
 from functrain.training.early_stopping.rule import Rule, best_after, directed, each_rule, find
 from functrain.training.monitored import By, Monitored, check_possible
@@ -195,13 +196,11 @@ class Decisions:
         """Return the metrics that a checkpoint is recorded with."""
         return found
 
-    def stops(self, before: LoopState, after: LoopState) -> list[tuple[int, str]]:
-        """Return the members that a decision has stopped, each with the reason."""
-        return []
-
-    def replacements(self, before: LoopState, after: LoopState) -> list[dict[str, Any]]:
-        """Return the replacements of members by a decision, as the rule records them."""
-        return []
+    def events(
+        self, before: LoopState, after: LoopState, train: TrainState
+    ) -> tuple[list[events.Event], dict[str, Any]]:
+        """Return what a decision has changed besides, and what the row of its step adds of it."""
+        return [], {}
 
     # -- deciding ----------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ from functrain.errors import EmptyBatchWarning, EmptyDatasetError, LossError
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
-from functrain.metrics import Mean, computed, merged
+from functrain.metrics import Mean, merged
 from functrain.training import iteration
 from functrain.training.durations import Duration, duration
-from functrain.training.members import evaluation as by_member
+from functrain.training.one_model import in_fit, whole
 
 # The weights of a state: those that are trained, or their average.
 Weights: TypeAlias = Literal["params", "ema"]
@@ -112,7 +112,7 @@ def evaluate(
         EmptyDatasetError: the data has no batches, or no end and only empty batches.
     """
     one = Evaluation(data, batches=batches, function=function)
-    return numbers(measure(program, state, one, weights, interrupted))
+    return numbers(program, measure(program, state, one, weights, interrupted))
 
 
 def measure(
@@ -121,11 +121,11 @@ def measure(
     one: Evaluation,
     weights: Weights,
     interrupted: Callable[[], bool],
-    cut: Callable[[Batch], Batch] = by_member.whole,
+    cut: Callable[[Batch], Batch] = whole,
 ) -> dict[str, Any]:
     """Return the metrics of which :func:`evaluate` computes numbers, merged over all batches.
 
-    Each batch is ``cut`` to the members of the program.
+    Each batch is ``cut`` to what the program takes of it.
     """
     if one.function is not None:
         program = program.evaluated_by(one.function)
@@ -135,16 +135,12 @@ def measure(
         return _merged(program, state, source, weights, one.batches, interrupted, cut)
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(program: AnyProgram, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers that metrics compute, for a population lists of them."""
-    means = {name: value for name, value in values.items() if isinstance(value, Mean)}
-    first = next(iter(means.values()), None)
-    if first is not None and first.total.ndim:
-        found = by_member.numbers(values)
-    else:
-        device = torch.device("cpu") if first is None else first.total.device
-        found = {name: value.item() for name, value in computed(values, device).items()}
-    for name, mean in means.items():
+    found = in_fit(program).numbers(values)
+    for name, mean in values.items():
+        if not isinstance(mean, Mean):
+            continue
         each = found[name] if isinstance(found[name], list) else [found[name]]
         if any(map(math.isnan, each)) and bool(mean.weight.isnan().any()):
             raise LossError(
@@ -164,6 +160,7 @@ def _merged(
     cut: Callable[[Batch], Batch],
 ) -> dict[str, Any]:
     so_far: dict[str, Any] = {}
+    answers = in_fit(program)
     index: int | None = None
     empty = 0
     alone: list[Batch] = []  # a batch whose weight is only needed if there is another
@@ -173,7 +170,7 @@ def _merged(
         if batches is not None and index >= batches:
             break
         batch = cut(batch)
-        one = by_member.sized(program, batch)
+        one = answers.batch_of_one(batch)
         if not _has_samples(one, index):
             empty += 1
             if empty >= iteration.MOST_EMPTY:
@@ -190,10 +187,10 @@ def _merged(
         else:
             for first in alone:
                 known_size(first)
-            weight = by_member.weight_of(loss_output, one)
+            weight = answers.weight(loss_output, one)
         _check_names(so_far, loss_output.named(), index)
         for name, value in loss_output.named().items():
-            metric = by_member.of_batch(program, value, weight)
+            metric = answers.metric(value, weight)
             so_far[name] = merged([so_far[name], metric]) if name in so_far else metric
     if index is None:
         raise EmptyDatasetError(

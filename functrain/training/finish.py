@@ -13,7 +13,7 @@ from functrain.training import events, saving
 from functrain.training.decisions import warn_of_no_best
 from functrain.training.history import History, Run
 from functrain.training.limits import Ending
-from functrain.training.members.evaluation import of_running
+from functrain.training.one_model import in_fit
 from functrain.training.resume import restore
 from functrain.training.session import Session
 
@@ -80,7 +80,8 @@ def finished(session: Session, ending: Ending) -> Run:
     counters = session.train.counters
     _warn_of_skipped(session, counters.step - session.first_step)
     if counters.batch:
-        means = of_running(session.plan.program, session.train, metrics.mean(session.loop.sums))
+        means = metrics.mean(session.loop.sums)
+        means = in_fit(session.plan.program).reported(session.train, means)
         session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
     session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
     # Rank 0 has the metrics of its listeners, too. The others go on once its files are written.

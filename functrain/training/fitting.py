@@ -16,7 +16,6 @@ from functrain.core.protocol import AnyProgram, AnyState, require_program
 from functrain.data.reading_errors import naming_dead_workers
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
-from functrain.populations.program import Population
 from functrain.schedules.schedule_end import ScheduleEnd
 from functrain.training.agreement import speaking_once, world_of
 from functrain.training.checkpointer import Checkpointer
@@ -31,7 +30,6 @@ from functrain.training.history import Run
 from functrain.training.iteration import source_of
 from functrain.training.limits import Until
 from functrain.training.loop import run
-from functrain.training.members.decisions import MemberDecisions
 from functrain.training.phases import counting_epochs
 from functrain.training.plan import BatchLimits, Plan
 from functrain.training.progress.bar import default_bar
@@ -158,7 +156,7 @@ def fit(
         sanity_batches,
         BatchLimits(limit_train_batches, limit_eval_batches),
     )
-    rules = MemberDecisions if isinstance(program, Population) else Decisions
+    rules: type[Decisions] = getattr(program, "decisions", Decisions)
     decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, plan.batch_limits.train(data))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functrain.core.protocol import State
 from functrain.errors import ConfigurationError
 from functrain.own_steps.states import reseeded
-from functrain.populations.states import is_population
 from functrain.tree.nodes import copy
 
 
@@ -42,7 +41,7 @@ def fork(state: State, seed: int | None = None) -> State:
     copied = copy(state)
     if seed is None:
         return copied
-    if is_population(state):
+    if getattr(copied.counters.skipped, "ndim", 0):  # a count for each of several models
         raise ConfigurationError(
             f"fork: expected the state of one program to begin with seed {seed}, got that of a "
             "population, whose members have seeds of their own. Fork each and stack them: "

@@ -23,8 +23,8 @@ from functrain.training.evaluation import Interrupted
 from functrain.training.finish import ended, interrupted, save_after, stop_requested
 from functrain.training.iteration import EpochProgress
 from functrain.training.limits import Ending
-from functrain.training.members.evaluation import of_running, parents
 from functrain.training.monitored import check_given
+from functrain.training.one_model import in_fit
 from functrain.training.session import Session
 
 
@@ -123,7 +123,7 @@ def _end_epoch(session: Session) -> None:
     # Rank 0 has the metrics of its listeners, too.
     whole = session.world.broadcast(metrics.mean(session.loop.sums))
     # A member that stopped within the epoch has no mean of it, as a run that ends there has none.
-    means = of_running(session.plan.program, session.train, whole)
+    means = in_fit(session.plan.program).reported(session.train, whole)
     row = session.extended_row({f"epoch/{name}": value for name, value in means.items()})
     session.loop = attrs.evolve(session.loop, sums={})
     session.mark_done(epoch_end=False, row=row)
@@ -159,13 +159,11 @@ def _decide(session: Session, found: dict[str, Any], directions: dict[str, Mode]
     improved = session.loop.best is not best
     if improved and session.plan.restore_best:
         session.best_state = lend(session.train) if session.store is None else None
-    replaced = session.decisions.replacements(loop, session.loop)
-    row = session.extended_row({**found, **parents(session.plan.program, replaced)})
+    happened, columns = session.decisions.events(loop, session.loop, session.train)
+    row = session.extended_row({**found, **columns})
     session.mark_done(evaluate=[], row=row, save=pending["save"] or improved)
-    for member, why in session.decisions.stops(loop, session.loop):
-        session.emit(events.MemberStopped(session.train, member, why))
-    for one in replaced:
-        session.emit(events.MemberReplaced(session.train, one["member"], one["by"], one["values"]))
+    for event in happened:
+        session.emit(event)
     if detail := session.loop.early_stop.get("stop"):
         session.emit(events.EarlyStopped(session.train, detail))
 

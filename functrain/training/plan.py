@@ -22,7 +22,7 @@ from functrain.training.durations import Duration, Minutes, Samples, duration
 from functrain.training.evaluation import Evaluation, Weights, measure, numbers
 from functrain.training.events import EvalBegin, EvalEnd
 from functrain.training.limits import Limits, Position, Until, due
-from functrain.training.members.evaluation import running, widened
+from functrain.training.one_model import in_fit
 
 
 @attrs.frozen(eq=False)
@@ -106,11 +106,12 @@ class Evaluations:
         """
         found: dict[str, Any] = {}
         directions: dict[str, Mode] = {}
-        some, part, cut = running(program, state)
+        answers = in_fit(program)
+        some, part, cut = answers.evaluated(state)
         for name, weights in self.parts(names, is_averaged(state)):
             emit(EvalBegin(state, name, weights))
             values = measure(some, part, self.sets[name], weights, interrupted, cut)
-            means = widened(program, state, numbers(values))
+            means = answers.widened(state, numbers(some, values))
             emit(EvalEnd(state, name, weights, means, values))
             prefix = _prefix(name, weights)
             found |= {f"{prefix}/{key}": value for key, value in means.items()}

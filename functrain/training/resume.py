@@ -25,7 +25,7 @@ from functrain.errors import (
 from functrain.metrics.log_file import FILE_NAME
 from functrain.own_steps.states import CustomState, JointState
 from functrain.training.choosing import is_path
-from functrain.training.members import record
+from functrain.training.one_model import in_fit
 
 # The classes a checkpoint of a run may name; loading makes no others.
 TYPES = (RunState, LoopState, TrainState, CustomState, JointState, Counters, Rng)
@@ -70,7 +70,7 @@ def restore(
         if not hasattr(error, "path"):  # which another rank reported, in words
             raise
         other = Path(str(error.path))
-        record.check(program, read_manifest(other).info, other)
+        in_fit(program).check_record(read_manifest(other).info, other)
         better = CheckpointMismatchError(other, error.problems, _remedy(other, error.problems))
         for note in error.__notes__[1:]:
             better.add_note(note)

@@ -22,7 +22,7 @@ from functrain.data import Source
 from functrain.data.description import describe as describe_data
 from functrain.optim.averages import declared
 from functrain.training.code import describe_code
-from functrain.training.members import record
+from functrain.training.one_model import in_fit
 from functrain.training.plan import Evaluations, Plan
 
 Record: TypeAlias = dict[str, Any]
@@ -169,7 +169,7 @@ def describe(program: AnyProgram) -> dict[str, Any]:
     own = {
         "recipe": program.recipe.describe(),
         "environment": environment(),
-        "population": record.describe(program),
+        "population": in_fit(program).describe(),
     }
     if one is not None:
         return {**own, **_described(one)}

@@ -23,7 +23,6 @@ from functrain.core.state import Counters, TrainState, handed_out, is_lent, with
 from functrain.data import Source
 from functrain.distributed.group import World
 from functrain.metrics.log_file import Row
-from functrain.populations.program import Population
 from functrain.training import events
 from functrain.training.agreement import ALONE, any_rank, first
 from functrain.training.checkpointer import Checkpointer
@@ -32,6 +31,7 @@ from functrain.training.dispatch import Listeners
 from functrain.training.iteration import epoch_batches, sharing_of
 from functrain.training.limits import Ending, Position
 from functrain.training.metrics_log import Recorder
+from functrain.training.one_model import in_fit
 from functrain.training.plan import Plan
 from functrain.training.signals import Interrupts
 
@@ -123,9 +123,8 @@ class Session:
 
     @property
     def has_stopped(self) -> bool:
-        """Whether no member of a population is running."""
-        program = self.plan.program
-        return isinstance(program, Population) and not program.running(self.train)
+        """Whether the state has nothing left to train."""
+        return in_fit(self.plan.program).is_over(self.train)
 
     @property
     def counters(self) -> Counters:

@@ -25,9 +25,9 @@ from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
 from functrain.training.finish import ended
 from functrain.training.log_owner import Writer
-from functrain.training.members import record
 from functrain.training.metrics_log import Recorder
 from functrain.training.monitored import check_given
+from functrain.training.one_model import in_fit
 from functrain.training.resume import copy_log, restore, set_aside, whole
 from functrain.training.resumed_decisions import logged_evaluations, with_best
 from functrain.training.run_record import is_given, record_initial, record_run
@@ -103,7 +103,7 @@ def _start_new(
     else:
         state = compatibility.count_epochs(lend(state), session.source)
         compatibility.check_seed(seed, state, None)
-        record.require_running(program, state)
+        in_fit(program).require_unfinished(state)
     require_same_state(session.world, program.gathered(state))
     if session.checkpointer is not None:
         initial = record_initial(program, program.gathered(state), given)
@@ -129,7 +129,7 @@ def _resume(
     store = session.store
     origin = store if store and store.directory == directory else Checkpoints(directory)
     saved, info, path = restore(origin, program, which, session.world)
-    info = record.check(program, info, path, saved.train)
+    info = in_fit(program).check_record(info, path, saved.train)
     session.plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
     compatibility.check_seed(seed, saved.train, path)
@@ -153,7 +153,7 @@ def _resume(
         at = saved.train.counters.step
         compatibility.warn_of_longer_run(at, steps, limit, stopped, path)
     if changed:
-        record.warn_of_stopped(saved.train, path)
+        in_fit(program).warn_of_stopped(saved.train, path)
     if session.plan.restore_best and isinstance(loop.best["step"], int):
         loop = with_best(session, saved.train, loop, path, ended)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)

@@ -12,7 +12,7 @@ Graph = dict[str, set[str]]
 # A room imports only from itself and from rooms before it.
 ROOMS = (
     *("errors", "tree", "core", "own_steps", "metrics", "schedules", "diagnosis", "optim", "data"),
-    *("distributed", "transforms", "populations", "plotting", "checkpoint", "training"),
+    *("distributed", "transforms", "plotting", "checkpoint", "training", "populations"),
     *("view", "listeners", "finders", "generation", "search", "config", "testing"),
     *("cli", "examples"),
 )

@@ -11,10 +11,10 @@ from populations import batch, program
 import functrain as ft
 from functrain.checkpoint.run_state import LoopState
 from functrain.errors import RunChangedError
+from functrain.populations.decisions import MemberDecisions
 from functrain.training.decisions import Decisions
 from functrain.training.early_stopping import Halving
 from functrain.training.early_stopping.rule import as_rule
-from functrain.training.members.decisions import MemberDecisions
 
 DATA = [batch(number) for number in range(2)]
 FIRST, SECOND = ft.EarlyStop(patience=1), ft.EarlyStop(patience=3)

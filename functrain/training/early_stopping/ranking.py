@@ -15,9 +15,6 @@ from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, number, one_of, optional
 from functrain.metrics.mode import resolved_mode
-from functrain.populations.hyperparameters import held, with_value
-from functrain.populations.program import Population
-from functrain.populations.states import held_by
 from functrain.training.early_stopping.rule import Directed, State, awaited
 
 
@@ -186,7 +183,7 @@ class PopulationBasedTraining(Directed):
             "program. Train functrain.population(program, {...})"
         )
 
-    def check(self, population: Population) -> None:
+    def check(self, population: Any) -> None:
         """Refuse bounds that no member may have, before anything is trained.
 
         Args:
@@ -195,13 +192,12 @@ class PopulationBasedTraining(Directed):
         Raises:
             ConfigurationError: a path is no number of each member, or a bound is out of range.
         """
-        values = held(population.values)
         for path, ends in self.bounds.items():
             for end in ends:
-                with_value(population.programs[0], values, 0, path, float(end))
+                population.check_value(path, float(end))
 
     def observe_state(
-        self, state: State, metrics: Mapping[str, Any], population: Population, train: TrainState
+        self, state: State, metrics: Mapping[str, Any], population: Any, train: TrainState
     ) -> tuple[State, TrainState]:
         """Return the state of the rule and that of the population after an evaluation.
 
@@ -222,7 +218,7 @@ class PopulationBasedTraining(Directed):
         mode = resolved_mode(self.monitor, self.mode, where="PopulationBasedTraining")
         ranked = _finite_first(values, running, mode)
         better = [member for member in ranked[:count] if math.isfinite(values[member])]
-        now, lineage = held_by(train), list(state["lineage"])
+        now, lineage = population.current(train).values, list(state["lineage"])
         for member in ranked[-count:] if better else ():
             step = train.counters.step
             by = better[derive(self.seed, "exploit", step, member) % len(better)]

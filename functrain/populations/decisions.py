@@ -16,9 +16,9 @@ from functrain.errors.base import warn
 from functrain.metrics.by_member import best_member, of_member
 from functrain.metrics.log_file import Row
 from functrain.metrics.mode import resolved_mode
-from functrain.populations.program import Population
 from functrain.populations.states import at_one_place
 from functrain.populations.stopping import with_members_of
+from functrain.training import events
 from functrain.training.decisions import Decisions, shown
 from functrain.training.early_stopping.resumption import is_same, match, resumed
 from functrain.training.early_stopping.rule import FirstOf, Rule, best_after, each_rule, find, fits
@@ -40,9 +40,8 @@ class MemberDecisions(Decisions):
     """
 
     @property
-    def population(self) -> Population:
+    def population(self) -> Any:
         """The program, which is a population."""
-        assert isinstance(self.program, Population)
         return self.program
 
     def initial(self) -> dict[str, Any]:
@@ -163,24 +162,24 @@ class MemberDecisions(Decisions):
         member = best_member(values, resolved_mode(self.monitor, self.mode))
         return {} if member is None else of_member(found, member)
 
-    def stops(self, before: LoopState, after: LoopState) -> list[tuple[int, str]]:
-        """Return the members that a decision has stopped, each with the reason."""
+    def events(
+        self, before: LoopState, after: LoopState, train: TrainState
+    ) -> tuple[list[events.Event], dict[str, Any]]:
+        """Return the members that a decision has stopped or replaced, and the parent of each."""
         old, new = (one.early_stop.get("members", {}) for one in (before, after))
-        return [
-            (int(member), state["stop"])
+        stopped = [
+            events.MemberStopped(train, int(member), state["stop"])
             for member, state in new.items()
             if state["stop"] and not old[member]["stop"]
         ]
-
-    def replacements(self, before: LoopState, after: LoopState) -> list[dict[str, Any]]:
-        """Return the replacements of members by a decision, as the rule records them."""
-        old, new = (one.early_stop.get("together", []) for one in (before, after))
-        pairs = zip(old, new, strict=True)
-        return [
-            one
-            for was, now in pairs
-            for one in now.get("lineage", [])[len(was.get("lineage", [])) :]
+        replaced = _replacements(before, after)
+        by = {one["member"]: one["by"] for one in replaced}
+        parents = [by.get(member, member) for member in range(len(self.population))]
+        exchanged = [
+            events.MemberReplaced(train, one["member"], one["by"], one["values"])
+            for one in replaced
         ]
+        return [*stopped, *exchanged], {"parent": parents} if by else {}
 
     def _best_after(
         self, best: dict[str, Any], values: list[float | None], train: TrainState, mode: Mode
@@ -229,6 +228,16 @@ class MemberDecisions(Decisions):
             stop = f"all {len(each)} members have stopped; member {last}: {each[str(last)]['stop']}"
         new = {"stop": stop, "members": each}
         return ({**new, "together": ranking} if together else new), train
+
+
+def _replacements(before: LoopState, after: LoopState) -> list[dict[str, Any]]:
+    """Return the replacements of members by a decision, as the rules record them."""
+    old, new = (one.early_stop.get("together", []) for one in (before, after))
+    return [
+        one
+        for was, now in zip(old, new, strict=True)
+        for one in now.get("lineage", [])[len(was.get("lineage", [])) :]
+    ]
 
 
 def _rows_of(rows: Callable[[], Sequence[Row]], member: int) -> Callable[[], Sequence[Row]]:

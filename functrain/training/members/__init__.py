@@ -1,1 +1,0 @@
-"""A population in ``fit``: its evaluation and its decisions, by member."""
