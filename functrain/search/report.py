@@ -87,26 +87,18 @@ def importances(study: Any) -> dict[str, float]:
 
 
 def draw(study: Any, directory: Path, metric: str) -> list[Path]:
-    """Write all plots of a study, none while no trial is complete, and return their files."""
-    values = [row.value or 0.0 for row in ranked(study)]
-    if not values:
+    """Write Optuna's plots of a study, none while no trial is complete, and return their files."""
+    if not ranked(study):
         return []
     pyplot = require("matplotlib.pyplot", "plot")
     optuna = require("optuna.visualization.matplotlib", "search")
-    width = 2.5 * (1 + len({name for trial in study.trials for name in trial.params}))
     for name, plot in _PLOTS.items():
         # Optuna draws through pyplot and in a style of its own; both stay as they were.
         with warnings.catch_warnings(), pyplot.ioff(), pyplot.style.context("default"):
             warnings.filterwarnings("ignore", message=".*xperimental.*|.*identical low and high")
-            axes = getattr(optuna, plot)(study, target_name=metric)
-            panels = list(getattr(axes, "flat", [axes]))  # no array for a single parameter
-            figure = panels[0].figure
-            figure.set_size_inches(max(7.0, width), 4.2)
-            if name != "parallel.png" and 0 < 30 * min(values) < max(values):
-                for panel in panels:
-                    panel.set_yscale("log")
+            getattr(optuna, plot)(study, target_name=metric)
             try:
-                figure.savefig(directory / name, dpi=130, bbox_inches="tight")
+                pyplot.savefig(directory / name, dpi=130, bbox_inches="tight")
             finally:
-                pyplot.close(figure)
+                pyplot.close()
     return [directory / name for name in _PLOTS]
