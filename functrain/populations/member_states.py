@@ -57,14 +57,10 @@ class MemberStates(Program):
         return states.together(each, len(self), named.held(self.values), seed)
 
     def member(self, state: TrainState, index: int) -> TrainState:
-        """Return the state of one member, with memory of its own, for ``programs[index]``.
+        """Return a copy of the state of one member, for ``programs[index]``.
 
         Where :meth:`replaced` has changed its hyperparameters, it is one for
         ``pop.current(state).programs[index]``.
-
-        Args:
-            state: of all members; not changed.
-            index: of the member.
         """
         self.require(state)
         return states.member(state, self._index(index))
@@ -90,11 +86,7 @@ class MemberStates(Program):
         return states.together(each, len(self), named.held(self.values), seed)
 
     def current(self, state: TrainState) -> Self:
-        """Return the population whose ``programs`` have the hyperparameters that a state holds.
-
-        Args:
-            state: of all members, after :meth:`replaced`.
-        """
+        """Return the population whose ``programs`` have the hyperparameters that a state holds."""
         self.require(state)
         values = {**self.values, **states.held_by(state)}
         return self._with(self._hyperparameters(state)[0], values, self.seeds)
@@ -103,7 +95,7 @@ class MemberStates(Program):
         """Return a population of some members, and its state; they go on as they would have.
 
         Args:
-            state: of all members; not changed.
+            state: of all members.
             indices: of those that stay, in their new order.
 
         Raises:
@@ -124,20 +116,12 @@ class MemberStates(Program):
 
         A member that has stopped keeps its tensors and its counters, which :meth:`member` returns;
         its metrics are NaN. :meth:`replaced` makes it go on from a member that is running.
-
-        Args:
-            state: of all members; not changed.
-            indices: of those that stop.
         """
         self.require(state)
         return states.stopped(state, [self._index(index) for index in indices])
 
     def running(self, state: TrainState) -> list[int]:
-        """Return the members that have not stopped.
-
-        Args:
-            state: of all members.
-        """
+        """Return the members that have not stopped."""
         self.require(state)
         return states.running(state)
 
@@ -147,7 +131,7 @@ class MemberStates(Program):
         """Return a state in which one member continues from another, or with other hyperparameters.
 
         Args:
-            state: of all members; not changed.
+            state: of all members.
             index: of the member that is replaced. It keeps its seed, and its schedule where members
                 have schedules of their own.
             by: of the member whose weights, moments and hyperparameters it takes over.
@@ -169,15 +153,7 @@ class MemberStates(Program):
         return states.holding(state, held)
 
     def check_value(self, path: str, value: float) -> None:
-        """Refuse a value that :meth:`replaced` would refuse.
-
-        Args:
-            path: of a hyperparameter.
-            value: for any member.
-
-        Raises:
-            ConfigurationError: as :meth:`replaced`.
-        """
+        """Refuse a value of a hyperparameter that :meth:`replaced` would refuse."""
         named.with_value(self.programs[0], named.held(self.values), 0, path, value)
 
     def _with(self, programs: list[Program], values: named.Values, seeds: tuple[int, ...]) -> Self:
@@ -199,11 +175,7 @@ class MemberStates(Program):
         return found % len(self)
 
     def require(self, state: object, batch: Batch = None) -> None:
-        """Refuse a state of anything else.
-
-        Args:
-            state: of all members.
-            batch: that was given with it, for the message.
+        """Refuse a state of anything else; ``batch`` was given with it, for the message.
 
         Raises:
             UnsupportedError: it is no state.
