@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import attrs
@@ -65,14 +64,14 @@ def take_steps(
 
 @attrs.define(eq=False)
 class Seen:
-    """Where steps draw random numbers; a cache, which changes no result.
+    """Where steps were seen to draw random numbers; ``None`` before the first one.
 
-    A mode that draws by member sees every operation, and costs as much as all of them. So it is on
-    in the first step, and afterwards only where that step drew something.
+    The mode that draws by member sees every operation, and costs as much as all of them. So it is
+    on in the first step, and afterwards only where a step has drawn.
     """
 
-    forward: bool = True
-    update: bool = True
+    forward: bool | None = None
+    elsewhere: bool | None = None
 
 
 @attrs.frozen(eq=False)
@@ -99,7 +98,7 @@ class EagerMembers:
         try:
             new, outputs = self._draw(take, streams)
         except UnseenDrawError:
-            self.seen.forward = self.seen.update = True
+            self.seen.forward = self.seen.elsewhere = None
             new, outputs = self._draw(take, streams)
         if self.fixed.recipe.can_skip:
             new = _select(outputs, new, state)
@@ -110,21 +109,18 @@ class EagerMembers:
     def _draw(self, take: Any, streams: Streams) -> tuple[step.DeviceState, step.Outputs]:
         """Make the updates, under the mode where that is needed, and note where it has drawn."""
         seen, mode = self.seen, MemberDraws(streams)
-
-        @contextlib.contextmanager
-        def forward() -> Iterator[None]:
-            inner = mode if seen.forward and not seen.update else contextlib.nullcontext()
-            with inner, mode.forward():
-                yield
-
-        gradients = functools.partial(of_member, draws=forward)
+        whole, forward = seen.elsewhere is not False, seen.forward is not False
+        draws = functools.partial(mode.forward, enters=forward and not whole)
+        gradients = functools.partial(of_member, draws=draws)
         kernels = step.by_rule(functools.partial(step_gradients, gradients))
         # The host selects the members whose update is applied: mostly all of them.
         kernels = kernels._replace(finite=lambda recipe, outputs: True)
-        randomness = "different" if seen.forward or seen.update else "error"
-        with mode if seen.update else contextlib.nullcontext():
-            found: tuple[step.DeviceState, step.Outputs] = take(kernels, randomness)
-        seen.forward, seen.update = mode.in_forward, mode.elsewhere
+        with mode if whole else contextlib.nullcontext():
+            found: tuple[step.DeviceState, step.Outputs] = take(
+                kernels, "different" if whole or forward else "error"
+            )
+        seen.forward = mode.drew_in_forward or bool(seen.forward)
+        seen.elsewhere = mode.drew_elsewhere or bool(seen.elsewhere)
         return found
 
 
