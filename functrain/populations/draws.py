@@ -22,7 +22,7 @@ from functrain.core.accumulation import part_stream
 from functrain.core.global_generators import device_generator
 from functrain.core.rng import derive
 from functrain.errors import UnsupportedError
-from functrain.transforms.torch_internals import TorchDispatchMode
+from functrain.transforms.torch_internals import TorchDispatchMode, arguments, is_in_place
 
 _IN_PLACE = {
     "rand": "uniform_",
@@ -151,12 +151,12 @@ class MemberDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._is_forward = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not draws(func, args):
+        if not draws(func, args, kwargs):
             return func(*args, **(kwargs or {}))
         self.drew_in_forward |= self._is_forward
         self.drew_elsewhere |= not self._is_forward
         draw = described(func, args, kwargs or {}, self._streams.members)
-        if func._schema.is_mutable:
+        if is_in_place(func):
             into = args[0].unbind()
             self._streams.draw(draw, into)
             return args[0]
@@ -190,21 +190,18 @@ def _first(state: dict[str, Any]) -> int | None:
     return int(state["key"][0]) if "key" in state else None
 
 
-def draws(func: Any, args: tuple[Any, ...]) -> bool:
+def draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
     """Return whether an operation draws random numbers."""
     if torch.Tag.nondeterministic_seeded not in func.tags:
         return False
     # Attention carries the tag without dropout, too.
-    names = [argument.name for argument in func._schema.arguments]
-    if "dropout_p" not in names:
-        return True
-    at = names.index("dropout_p")
-    return at < len(args) and args[at] != 0.0
+    given = {argument.name: value for argument, value in arguments(func, args, kwargs or {})}
+    return "dropout_p" not in given or bool(given["dropout_p"])
 
 
 def described(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], members: int) -> Draw:
     """Return a random operation on ``[members, ...]`` as that of one member."""
-    name = func._schema.name.removeprefix("aten::")
+    name = func.overloadpacket.__name__
     if any(isinstance(one, torch.Generator) for one in (*args, *kwargs.values())):
         raise UnsupportedError(
             f"torch.{name} draws from a generator that it is given, which a population cannot do "
@@ -212,7 +209,7 @@ def described(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], members:
             "program has. Or train the members one by one, pop.programs[i]"
         )
     if name in _FACTORIES:
-        at = next(n for n, argument in enumerate(func._schema.arguments) if argument.name == "size")
+        at = [argument.name for argument, _ in arguments(func, args, kwargs)].index("size")
         size, numbers = args[at], args[:at]
         if size[0] == members:
             options = {k: kwargs[k] for k in ("dtype", "device") if kwargs.get(k) is not None}

@@ -14,7 +14,7 @@ from torch import Tensor
 from functrain.core.global_generators import device_generator
 from functrain.errors import CaptureError
 from functrain.populations.draws import Draw, Streams, described, draws
-from functrain.transforms.torch_internals import TorchDispatchMode
+from functrain.transforms.torch_internals import TorchDispatchMode, is_in_place
 
 _MARK = 0xF0000000  # a generator with this seed or a higher one stands after a draw of the graph
 
@@ -50,13 +50,13 @@ class GraphDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._noise = noise
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if not draws(func, args):
+        if not draws(func, args, kwargs):
             return func(*args, **(kwargs or {}))
         draw = described(func, args, kwargs or {}, self._streams.members)
         index = self._index(draw)
         torch.default_generator.manual_seed(_MARK + index)
         own = empty(draw, self._streams.members) if self._noise is None else self._noise[index]
-        return args[0].copy_(own) if func._schema.is_mutable else own.clone()
+        return args[0].copy_(own) if is_in_place(func) else own.clone()
 
     def _index(self, draw: Draw) -> int:
         seed = torch.initial_seed()
