@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,10 +21,11 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
 from functrain.populations.batches import Batches, parts
-from functrain.populations.draws import MemberDraws, refuse_other_generators, streams_of
+from functrain.populations.draws import MemberDraws, Streams, refuse_other_generators, streams_of
 from functrain.populations.formulas import mappable
-from functrain.populations.members import mapped, member_of, rows, stacked
+from functrain.populations.members import UnseenDrawError, mapped, member_of, rows, stacked
 from functrain.populations.states import seeds_of
+from functrain.populations.step import Seen
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.transforms.hyperparameters import replaced
 
@@ -36,6 +38,7 @@ def evaluated(
     weights: str,
     hyperparameters: dict[str, Any],
     chunks: list[slice],
+    seen: Seen,
 ) -> LossOutput:
     """Return what the loss, or ``evaluate``, gives for each member."""
     recipe, device = fixed.recipe, state.device
@@ -58,15 +61,25 @@ def evaluated(
     def of_some(some: slice) -> LossOutput:
         seed, streams = streams_of(seeds[some], ("evaluate", number))
         own = rows(batch, some) if batches == "own" else batch
-        with scoped(seed, device), MemberDraws(streams):
-            found: LossOutput = mapped(
-                of_one, axes, rows(held, some), rows(hyperparameters, some), own
-            )
-        return found
+        trees = rows(held, some), rows(hyperparameters, some), own
+        evaluate_members = functools.partial(mapped, of_one, axes, *trees)
+        with scoped(seed, device):
+            return _draw(evaluate_members, streams, seen)
 
     with torch.set_grad_enabled(recipe.eval_gradients):
         loss_output: LossOutput = joined(list(map(of_some, chunks)))
     return loss_output._replace(value=loss_output.value.detach())
+
+
+def _draw(evaluate_members: Callable[..., LossOutput], streams: Streams, seen: Seen) -> LossOutput:
+    """Evaluate members, under the mode that draws by member once an evaluation has drawn."""
+    if not seen.forward:
+        try:
+            return evaluate_members(randomness="error")
+        except UnseenDrawError:
+            seen.forward = True
+    with MemberDraws(streams):
+        return evaluate_members()
 
 
 def one_by_one(

@@ -28,7 +28,7 @@ from functrain.populations.graph import CompiledMembers
 from functrain.populations.in_fit import Members
 from functrain.populations.member_states import MemberStates
 from functrain.populations.members import rows
-from functrain.populations.step import EagerMembers, Inputs
+from functrain.populations.step import EagerMembers, Inputs, Seen
 from functrain.populations.stopping import Parts, train_rest
 from functrain.transforms.graph.lowering import Lowering
 
@@ -52,6 +52,7 @@ class Population(MemberStates):
     batches: Batches = attrs.field(kw_only=True)
     chunk_size: int | None = attrs.field(kw_only=True, default=None)
     parts: Parts = attrs.field(factory=Parts, init=False)
+    seen_in_evaluation: Seen = attrs.field(factory=Seen, init=False)
 
     def __attrs_post_init__(self) -> None:
         made: Any = self.device_step
@@ -176,7 +177,16 @@ class Population(MemberStates):
         self.require(state, batch)
         programs, tensors = self._hyperparameters(state)
         try:
-            return evaluated(self.fixed, self.batches, state, batch, weights, tensors, self._chunks)
+            return evaluated(
+                self.fixed,
+                self.batches,
+                state,
+                batch,
+                weights,
+                tensors,
+                self._chunks,
+                self.seen_in_evaluation,
+            )
         except UnsupportedError as error:
             if not isinstance(error.__cause__, RuntimeError):  # the operation can be mapped
                 raise
