@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import torch
@@ -16,11 +16,10 @@ from functrain.core.batch_lending import copied
 from functrain.core.evaluation import weights_of
 from functrain.core.loss import LossOutput, computed, evaluate
 from functrain.core.program import Program
-from functrain.core.recipe import Recipe, StaticParts
 from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
-from functrain.populations.batches import Batches, parts
+from functrain.populations.batches import parts
 from functrain.populations.draws import MemberDraws, Streams, refuse_other_generators, streams_of
 from functrain.populations.formulas import mappable
 from functrain.populations.members import UnseenDrawError, mapped, member_of, rows, stacked
@@ -29,19 +28,15 @@ from functrain.populations.step import Seen
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.transforms.hyperparameters import replaced
 
+# The class is in program.py, which imports this file.
+Population: TypeAlias = Any
+
 
 def evaluated(
-    fixed: StaticParts,
-    batches: Batches,
-    state: TrainState,
-    batch: Batch,
-    weights: str,
-    hyperparameters: dict[str, Any],
-    chunks: list[slice],
-    seen: Seen,
+    pop: Population, state: TrainState, batch: Batch, weights: str, hyperparameters: dict[str, Any]
 ) -> LossOutput:
     """Return what the loss, or ``evaluate``, gives for each member."""
-    recipe, device = fixed.recipe, state.device
+    fixed, recipe, device = pop.fixed, pop.recipe, state.device
     function = recipe.evaluate or recipe.loss
     seeds, number = seeds_of(state), state.counters.step
 
@@ -55,19 +50,19 @@ def evaluated(
 
     names = ("params", "buffers", "optimizer", "ema")
     held = {name: getattr(state, name) for name in names}
-    axes = (0, 0, 0 if batches == "own" else None)
-    parts(batch, 1, len(seeds), batches)  # which checks it
+    axes = (0, 0, 0 if pop.batches == "own" else None)
+    parts(batch, 1, len(seeds), pop.batches)  # which checks it
 
     def of_some(some: slice) -> LossOutput:
         seed, streams = streams_of(seeds[some], ("evaluate", number))
-        own = rows(batch, some) if batches == "own" else batch
+        own = rows(batch, some) if pop.batches == "own" else batch
         trees = rows(held, some), rows(hyperparameters, some), own
         evaluate_members = functools.partial(mapped, of_one, axes, *trees)
         with scoped(seed, device):
-            return _draw(evaluate_members, streams, seen)
+            return _draw(evaluate_members, streams, pop.seen_in_evaluation)
 
     with torch.set_grad_enabled(recipe.eval_gradients):
-        loss_output: LossOutput = joined(list(map(of_some, chunks)))
+        loss_output: LossOutput = joined(list(map(of_some, pop.chunks)))
     return loss_output._replace(value=loss_output.value.detach())
 
 
@@ -83,21 +78,16 @@ def _draw(evaluate_members: Callable[..., LossOutput], streams: Streams, seen: S
 
 
 def one_by_one(
-    programs: Sequence[Program],
-    recipe: Recipe,
-    batches: Batches,
-    state: TrainState,
-    batch: Batch,
-    weights: str,
+    pop: Population, programs: Sequence[Program], state: TrainState, batch: Batch, weights: str
 ) -> LossOutput:
     """Return what :func:`evaluated` does, for models that ``torch.func.vmap`` cannot map.
 
     Layers such as LSTM, and indexing by booleans, can be evaluated in no other way.
     """
-    function = recipe.evaluate or recipe.loss
+    function = pop.recipe.evaluate or pop.recipe.loss
 
     def of_one(index: int) -> LossOutput:
-        own = rows(batch, index) if batches == "own" else batch
+        own = rows(batch, index) if pop.batches == "own" else batch
         program: Program = programs[index].evaluated_by(function)
         return program.loss_output(states.member(state, index), own, weights)
 

@@ -1,4 +1,4 @@
-"""What a run asks of a population: metrics by member, and the record in its checkpoints."""
+"""The answers of a population to a run: metrics by member, and the record in checkpoints."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Population(MemberStates):
 
     @property
     def in_fit(self) -> Members:
-        """What answers for the members in a run."""
+        """The answers of the members to a run."""
         return Members(self)
 
     @property
@@ -155,7 +155,7 @@ class Population(MemberStates):
             found: tuple[DeviceState, Outputs] = step(own, inputs, ema_due, donation, seed, streams)
             return found
 
-        return in_chunks(of_some, device_state(state), self._chunks)
+        return in_chunks(of_some, device_state(state), self.chunks)
 
     def warm(self, state: TrainState, batch: Batch) -> None:
         """Compile the step, by one whose result is dropped; see :meth:`Program.warm`."""
@@ -177,20 +177,11 @@ class Population(MemberStates):
         self.require(state, batch)
         programs, tensors = self._hyperparameters(state)
         try:
-            return evaluated(
-                self.fixed,
-                self.batches,
-                state,
-                batch,
-                weights,
-                tensors,
-                self._chunks,
-                self.seen_in_evaluation,
-            )
+            return evaluated(self, state, batch, weights, tensors)
         except UnsupportedError as error:
             if not isinstance(error.__cause__, RuntimeError):  # the operation can be mapped
                 raise
-        return one_by_one(programs, self.recipe, self.batches, state, batch, weights)
+        return one_by_one(self, programs, state, batch, weights)
 
     def observe(self, state: TrainState, metric: Any, mode: Mode | None = None) -> TrainState:
         """Report a metric of an evaluation of each member to its schedule.
@@ -219,5 +210,6 @@ class Population(MemberStates):
         return attrs.evolve(self, device_step=made)
 
     @property
-    def _chunks(self) -> list[slice]:
+    def chunks(self) -> list[slice]:
+        """The members that are computed at once."""
         return slices(len(self), self.chunk_size)

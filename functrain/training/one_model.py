@@ -1,4 +1,4 @@
-"""What a run asks of the program that it trains, with the answers of a program of one model.
+"""The questions of a run about the program that it trains, answered for one model.
 
 A program of several models has answers of its own: ``program.in_fit``, of a subclass, and
 ``program.decisions``, the class of its decisions.
@@ -93,7 +93,7 @@ class OneModel:
 
 
 def in_fit(program: AnyProgram) -> OneModel:
-    """Return what answers for a program in a run."""
+    """Return the answers of a program to a run."""
     own: OneModel | None = getattr(program, "in_fit", None)
     return OneModel(program) if own is None else own
 
