@@ -18,14 +18,6 @@ from functrain.metrics.mode import resolved_mode
 from functrain.training.early_stopping.rule import Directed, State, awaited
 
 
-def _is_share(share: Any) -> bool:
-    return isinstance(share, int | float) and 0 < share < 1
-
-
-def _is_at_most_half(share: Any) -> bool:
-    return _is_share(share) and share <= 0.5
-
-
 def _are_bounds(bounds: Any) -> bool:
     return isinstance(bounds, Mapping) and all(
         isinstance(pair, list | tuple)
@@ -66,9 +58,7 @@ class Halving(Directed):
 
     monitor: str = "loss"
     every: int = attrs.field(default=1, validator=integer(minimum=1))
-    keep: float = attrs.field(
-        default=0.5, validator=Validator(_is_share, "a number above 0 and below 1")
-    )
+    keep: float = attrs.field(default=0.5, validator=number(above=0, below=1))
     least: int = attrs.field(default=1, validator=integer(minimum=1))
     mode: Mode | None = attrs.field(default=None, validator=optional(one_of(Mode)))
 
@@ -155,11 +145,7 @@ class PopulationBasedTraining(Directed):
     )
     monitor: str = attrs.field(default="loss", kw_only=True)
     every: int = attrs.field(default=1, validator=integer(minimum=1), kw_only=True)
-    share: float = attrs.field(
-        default=0.25,
-        validator=Validator(_is_at_most_half, "a number above 0, at most 0.5"),
-        kw_only=True,
-    )
+    share: float = attrs.field(default=0.25, validator=number(above=0, maximum=0.5), kw_only=True)
     factors: Sequence[float] = attrs.field(
         default=(0.8, 1.2),
         validator=Validator(_are_factors, "numbers above 0, such as (0.8, 1.2)"),
