@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from functrain.checkpoint.ranks import agreed, connected, disconnect, world_of
+from functrain.checkpoint.ranks import agree, connect, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.errors import (
@@ -98,8 +98,8 @@ class Saver:
         staged: copy tensors before ``save`` returns, into reused memory.
         deadline: seconds that ``close``, or the end of the interpreter, waits for a save.
         inline: write before ``save`` returns, which then raises the errors.
-        world: ranks that save together even if none of them holds parts: each writes a share of the
-            files, and only rank 0 locks and prunes.
+        world: ranks that save together even if none of them holds parts: rank 0 writes and prunes,
+            the others compare what they hold.
 
     Example:
         >>> import functrain as ft, tempfile, torch
@@ -185,7 +185,7 @@ class Saver:
         world = self._ranks(tree)
         if world is not None:
             self.wait()  # the save before uses the group of this one
-        snap = agreed(world, held)
+        snap = agree(world, held)
         pending = self._pending = _PendingSave(step)
         work = partial(_run_save, pending, self._store, snap, self._holding, first, world)
         if self._inline:
@@ -201,7 +201,7 @@ class Saver:
         """Return the ranks that save a tree together, in a process group of this saver."""
         if self._own is None:
             world = self._world or world_of(tree)
-            self._own = None if world is None else connected(world)
+            self._own = None if world is None else connect(world)
         return self._own
 
     @property

@@ -17,7 +17,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.publishing import Write
-from functrain.checkpoint.ranks import agreed, from_first, own_group, world_of
+from functrain.checkpoint.ranks import agree, from_first, own_group, world_of
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import save_snapshot
@@ -113,7 +113,7 @@ class Checkpoints(Retention):
         self._best.check(metrics or {})
         options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
         world = world_of(tree)
-        snap = agreed(world, partial(snapshot, tree, **options))
+        snap = agree(world, partial(snapshot, tree, **options))
         with own_group(world) as own:
             return self.write(snap, own)
 

@@ -193,9 +193,9 @@ def _write_safetensors(draft: Path, source: _Source) -> None:
     entries = [(name, BY_NAME[leaf.dtype], leaf.shape) for name, leaf in leaves]
     header, offsets = safetensors_header(entries, {})
     with create_in_blocks(draft, offsets[-1]) as append:
-        append(memoryview(header))
+        append([memoryview(header)])
         for name in names:
-            append(memory(source.read(name)))
+            append([memory(source.read(name))])
 
 
 def _write_state_dict(draft: Path, source: _Source) -> None:

@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 import attrs
-from torch import Tensor
 from xxhash import xxh3_128_hexdigest
 
 from functrain.checkpoint.format.layout import Layout
@@ -25,7 +24,6 @@ from functrain.errors import (
     CheckpointReadError,
     NoCheckpointError,
 )
-from functrain.tree import Path as TreePath
 
 _NAME = "frozen.safetensors"
 _UNREADABLE = (
@@ -55,7 +53,7 @@ def newest(directory: Path, step: int) -> Path | None:
     return directory / step_name(earlier[-1]) if earlier else None
 
 
-def candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
+def _candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
     """Return the file of an earlier checkpoint that holds tensors of the same names and sizes."""
     layout = next((each for each in plan if each.name == _NAME), None)
     # Through a symbolic link, a file outside of the run directory would become part of it.
@@ -78,14 +76,12 @@ def candidate(previous: Path | None, plan: list[Layout]) -> Shared | None:
     return Shared(previous, file, leaves, hashes) if len(hashes) == len(found) else None
 
 
-def find(
-    previous: Path | None, plan: list[Layout], tensors: list[tuple[TreePath, Tensor]]
-) -> Shared | None:
+def find(previous: Path | None, plan: list[Layout], chunks: writing.Chunks) -> Shared | None:
     """Return the file of an earlier checkpoint with the same frozen tensors, for :func:`link`."""
-    found = candidate(previous, plan)
+    found = _candidate(previous, plan)
     if found is None:
         return None
-    same = (writing.hash_chunks(tensors[index][1]) == each for index, each in found.hashes.items())
+    same = (writing.hash_chunks(chunks(index)) == each for index, each in found.hashes.items())
     return found if all(same) else None
 
 

@@ -15,7 +15,7 @@ from functrain.checkpoint.format.decoding import Anything
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.manifest_file import manifest_at, read_errors, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
-from functrain.checkpoint.ranks import agreed, own_group, world_of
+from functrain.checkpoint.ranks import agree, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError, CheckpointReadError, ConfigurationError
@@ -162,7 +162,7 @@ def read(
 
     with own_group(world) as own:
         for _ in range(_MOST_ATTEMPTS):
-            found = agreed(own, lambda: retry_while_replaced(path, attempt))
+            found = agree(own, lambda: retry_while_replaced(path, attempt))
             if own is None or _is_same(own, found[1]):
                 return found
     cause = OSError(errno.EAGAIN, "another process keeps replacing it")

@@ -228,7 +228,7 @@ def _mapped(place: FilePath) -> LazyLeaves:
     manifest, storages = manifest_at(place), {}
     for file in manifest.files:
         name = str(place / file.name)
-        with reading.opened_payload(place / file.name, file):
+        with reading.open_payload(place / file.name, file):
             # Not shared: writing to a tensor must never reach the file.
             storages[file.name] = torch.UntypedStorage.from_file(name, False, file.length)
     if manifest_bytes(place) != before:

@@ -31,39 +31,50 @@ class Write(Protocol):
 
 
 def write(
-    path: str | Path, snap: Snapshot, *, overwrite: bool = False, previous: Path | None = None
+    path: str | Path,
+    snap: Snapshot,
+    *,
+    overwrite: bool = False,
+    previous: Path | None = None,
+    chunks: writing.Chunks | None = None,
+    confirm: Callable[[Path, writing.Hashes], None] | None = None,
 ) -> Path:
     """Write a snapshot; the second half of :func:`functrain.checkpoint.save`.
 
     Links the file of frozen tensors in ``previous`` instead, if it can and all bytes are the same.
+    If this process does not hold all of the bytes, ``chunks`` provides them, and ``confirm`` raises
+    if what was written in a directory is not what others hold.
     """
     final, plan = Path(path).absolute(), snap.plan()
-    shared = hard_links.find(previous, plan, snap.tensors)
+    source = chunks or (lambda index: writing.one_by_one(snap.tensors[index][1]))
+    shared = hard_links.find(previous, plan, source)
     linked = shared.file.name if shared else None
 
     def fill(directory: Path) -> Manifest:
-        files, hashes = _payload(directory, snap, plan, shared)
+        files, hashes = _payload(directory, plan, source, shared)
         # The payload is on disk now; fail if a tensor was changed in place while it was written.
         snap.confirm()
+        if confirm is not None:
+            confirm(directory, hashes)
         return snap.manifest(plan, files, hashes)
 
-    publish(final, [each for each in plan if each.name != linked], fill, overwrite)
+    _publish(final, [each for each in plan if each.name != linked], fill, overwrite)
     return final
 
 
 def _payload(
-    directory: Path, snap: Snapshot, plan: list[Layout], shared: Shared | None
+    directory: Path, plan: list[Layout], chunks: writing.Chunks, shared: Shared | None
 ) -> tuple[tuple[File, ...], writing.Hashes]:
     """Write the payload files, or link the one that has not changed."""
     if shared is None or not hard_links.link(shared, directory):
-        return writing.write(directory, plan, snap.tensors)
+        return writing.write(directory, plan, chunks)
     rest = [layout for layout in plan if layout.name != shared.file.name]
-    written, hashes = writing.write(directory, rest, snap.tensors)
+    written, hashes = writing.write(directory, rest, chunks)
     by_name = {file.name: file for file in (*written, shared.file)}
     return tuple(by_name[layout.name] for layout in plan), {**hashes, **shared.hashes}
 
 
-def publish(
+def _publish(
     final: Path, plan: list[Layout], fill: Callable[[Path], Manifest], overwrite: bool
 ) -> None:
     """Create a checkpoint, or replace one, atomically and durably.

@@ -61,7 +61,7 @@ class Trouble:
         return made
 
 
-def agreed(world: World | None, ask: Callable[[], T]) -> T:
+def agree(world: World | None, ask: Callable[[], T]) -> T:
     """Call a function on every rank; if it fails on one, raise on all and name the rank.
 
     Each returns its own value. Without a world, just call the function.
@@ -87,7 +87,7 @@ def from_first(world: World | None, ask: Callable[[], T]) -> T:
     """Return the value of rank 0 on every rank, or raise its error; without a world, ask here."""
     if world is None:
         return ask()
-    found = agreed(world, lambda: [ask()] if world.rank == 0 else [])
+    found = agree(world, lambda: [ask()] if world.rank == 0 else [])
     return world.broadcast(found)[0]
 
 
@@ -108,7 +108,7 @@ def own_group(world: World | None) -> Iterator[World | None]:
     if world is None:
         yield None
         return
-    own = connected(world)
+    own = connect(world)
     try:
         yield own
         own.barrier()  # the others have heard everything
@@ -116,7 +116,7 @@ def own_group(world: World | None) -> Iterator[World | None]:
         disconnect(own)
 
 
-def connected(world: World) -> World:
+def connect(world: World) -> World:
     """Return the world with a new process group; all ranks call this at the same time.
 
     Messages of a save cannot mix with those of a step that runs meanwhile, and the group waits for
@@ -136,7 +136,7 @@ def connected(world: World) -> World:
 
 
 def disconnect(world: World) -> None:
-    """Destroy the group of :func:`connected`, unless all groups were destroyed meanwhile."""
+    """Destroy the group of :func:`connect`, unless all groups were destroyed meanwhile."""
     if world.size > 1 and dist.is_initialized():
         with suppress(ProcessGroupError):
             dist.destroy_process_group(world.group)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from functrain.checkpoint.publishing import Write, write
-from functrain.checkpoint.ranks import agreed, own_group, world_of
+from functrain.checkpoint.ranks import agree, own_group, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors.calls import explained
 from functrain.errors.paths import absolute
@@ -66,7 +66,7 @@ def save(
     """
     world = world_of(tree)
     options: dict[str, Any] = {"info": info, "step": step, "metrics": metrics, "frozen": frozen}
-    snap = agreed(world, partial(snapshot, tree, **options))
+    snap = agree(world, partial(snapshot, tree, **options))
     final = absolute(path)
     with own_group(world) as own:
         return save_snapshot(own, snap, lambda write: write(final, overwrite=overwrite))

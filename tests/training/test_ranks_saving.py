@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 import functrain as ft
 from functrain import tree
 from functrain.checkpoint.remote import RemoteCheckpoints
-from functrain.checkpoint.together import rounds
+from functrain.checkpoint.together import saving as saving_together
 from functrain.listeners import Mirror
 from functrain.training.resume import TYPES, expected
 from functrain.training.saving import save
@@ -129,7 +129,7 @@ def measured(directory: Path, until: str) -> tuple[int, int]:
     with (
         mock.patch("functrain.training.saving.save", saved),
         mock.patch.object(ft.Checkpoints, "restore", restored),
-        mock.patch.object(rounds, "_WINDOW", 1 << 20),
+        mock.patch.object(saving_together, "_WINDOW", 1 << 20),
     ):
         wide(directory, until)
     return loading.nbytes, saving.nbytes

@@ -34,6 +34,11 @@ class Holding:
     dtype: torch.dtype
     pieces: tuple[Piece, ...]
 
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes of the whole tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
     def outline(self) -> Tensor:
         """Return the whole tensor without memory."""
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")

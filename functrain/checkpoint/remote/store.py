@@ -243,9 +243,9 @@ class RemoteCheckpoints(Retention):
 
     def _not_together(self) -> UnsupportedError:
         return UnsupportedError(
-            f"ranks cannot save together to {without_secrets(self.url)}: they write ranges of the "
-            "same files. Save with functrain.Checkpoints to a directory that all nodes mount, then "
-            "call upload(path) on rank 0"
+            f"ranks cannot save together to {without_secrets(self.url)}. Save with "
+            "functrain.Checkpoints to a directory that all nodes mount, then call upload(path) on "
+            "rank 0"
         )
 
     def _reading(self) -> contextlib.AbstractContextManager[None]:

@@ -79,7 +79,7 @@ def read_parts(
     used = {part.leaf.file for part in in_order}
     with contextlib.ExitStack() as stack:
         descriptors = {
-            file.name: stack.enter_context(opened_payload(path / file.name, file))
+            file.name: stack.enter_context(open_payload(path / file.name, file))
             for file in files
             if file.name in used
         }
@@ -102,7 +102,7 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
     scratch = memoryview(bytearray(BLOCK))
     for file in files:
         own = [leaf for leaf in leaves if leaf.file == file.name and leaf.alias_of is None]
-        with opened_payload(path / file.name, file) as descriptor:
+        with open_payload(path / file.name, file) as descriptor:
             for leaf in own:
                 for chunk in _chunks(leaf):
                     starts = range(chunk.start, chunk.end, BLOCK)
@@ -112,7 +112,7 @@ def verify(path: Path, files: Iterable[File], leaves: Sequence[Leaf]) -> None:
 
 
 @contextlib.contextmanager
-def opened_payload(path: Path, file: File) -> Iterator[int]:
+def open_payload(path: Path, file: File) -> Iterator[int]:
     """Open a payload file and check its length and header."""
     try:
         with opened(path) as descriptor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 
 import attrs
@@ -10,17 +11,30 @@ from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.placed import Holding, Piece
 from functrain.checkpoint.ranks import Trouble
 from functrain.checkpoint.snapshot import Snapshot
-from functrain.checkpoint.together.rounds import Failure
 from functrain.errors import RankMismatchError
 from functrain.tree import Path, path_string
 
 
+@attrs.define
+class Failure:
+    """The first exception in the local work of this rank, until all ranks hear of it."""
+
+    error: Exception | None = None
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Keep an exception of the block: the other ranks wait for this one's next message."""
+        try:
+            yield
+        except Exception as error:  # not hidden: the report to all ranks has it
+            self.error = self.error or error
+
+
 @attrs.frozen
 class Report:
-    """The answer of a rank: its trouble, leaves it lacks, and aliases that rank 0 cannot see."""
+    """The answer of a rank: its trouble, and aliases that rank 0 cannot see."""
 
     trouble: Trouble | None
-    missing: frozenset[int] = frozenset()
     same: Mapping[int, int] = attrs.field(factory=dict)
 
 
@@ -58,30 +72,17 @@ class Contents:
         placed = f" placed as {pieces}" if index in self.placed else ""
         return f"{dtype_name(holding.dtype)}{list(holding.shape)}{placed}"
 
-    def merged(self, reports: list[Report]) -> tuple[list[Holding], list[int | None]]:
-        """Return which ranks hold the bytes of each leaf, and which leaves are aliases."""
-        every = tuple(range(len(reports)))
-        ranks = dict.fromkeys(range(len(self.paths)), every)
-        for index in frozenset().union(*(each.missing for each in reports)):
-            ranks[index] = tuple(r for r in every if index not in reports[r].missing)
-        holdings = [
-            holding
-            if index in self.placed
-            else attrs.evolve(
-                holding, pieces=(attrs.evolve(holding.pieces[0], ranks=ranks[index]),)
-            )
-            for index, holding in enumerate(self.holdings)
-        ]
+    def merge_aliases(self, reports: list[Report]) -> list[int | None]:
+        """Return which leaves are aliases of which."""
         found: dict[int, int] = {}
         for each in reversed(reports):
             found |= each.same
-        return holdings, [found.get(i, first) for i, first in enumerate(self.same)]
+        return [found.get(i, first) for i, first in enumerate(self.same)]
 
 
 def report(rank: int, snap: Snapshot, contents: Contents, failure: Failure) -> Report:
     """Compare the leaves of this rank with those of rank 0."""
     own = {path: index for index, (path, _) in enumerate(snap.tensors)}
-    missing = frozenset(i for i, path in enumerate(contents.paths) if path not in own)
     with failure.caught():
         problem = next(_problems(rank, Contents.of(snap), contents, own), None)
         if problem is not None:
@@ -92,7 +93,7 @@ def report(rank: int, snap: Snapshot, contents: Contents, failure: Failure) -> R
         return Report(Trouble.of(rank, failure.error))
     same = _aliases(rank, snap.same, contents, own)
     silent = (i for i in same if not contents.holdings[i].is_on(0))
-    return Report(None, missing, {i: first for i in silent if (first := same[i]) is not None})
+    return Report(None, {i: first for i in silent if (first := same[i]) is not None})
 
 
 def _problems(

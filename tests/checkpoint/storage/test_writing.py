@@ -144,7 +144,7 @@ def test_files_of_any_length_in_pieces_of_any_size(
     with create_in_blocks(tmp_path / "file", length) as append:
         for start in range(0, length, piece):
             part = data[start : start + piece]
-            assert append(memoryview(part)) == xxh3_128_hexdigest(part)
+            assert append([memoryview(part)]) == xxh3_128_hexdigest(part)
     assert (tmp_path / "file").read_bytes() == data
 
 
@@ -160,7 +160,7 @@ def test_hashes_match_the_written_bytes_even_if_the_source_changes(tmp_path: Pat
     changing.start()
     try:
         with create_in_blocks(tmp_path / "file", len(data)) as append:
-            digest = append(memoryview(data))
+            digest = append([memoryview(data)])
     finally:
         stop.set()
         changing.join()
