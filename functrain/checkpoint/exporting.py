@@ -6,21 +6,21 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.dtypes import BY_NAME, safetensors_entry
+from functrain.checkpoint.format.dtypes import dtype_name, safetensors_entry
 from functrain.checkpoint.format.layout import safetensors_header
-from functrain.checkpoint.format.manifest import MANIFEST, Manifest
-from functrain.checkpoint.format.tensor_bytes import memory
+from functrain.checkpoint.format.manifest import MANIFEST
+from functrain.checkpoint.format.tensor_bytes import memory, on_host
 from functrain.checkpoint.loading import verify
-from functrain.checkpoint.outline import read_tensor
-from functrain.checkpoint.selection import Weight, What, select_weights
+from functrain.checkpoint.model_weights import read_weights
+from functrain.checkpoint.selection import What, select_weights
 from functrain.checkpoint.storage.commit import present
 from functrain.checkpoint.storage.files import (
     created,
@@ -43,19 +43,6 @@ _FORMATS: dict[str, Format] = {
     ".pth": "state_dict",
     ".bin": "state_dict",
 }
-
-
-@attrs.frozen(eq=False)
-class _Source:
-    """A checkpoint and the tensors to export, by name."""
-
-    place: Path
-    manifest: Manifest
-    weights: dict[str, Weight]
-
-    def read(self, name: str) -> Tensor:
-        """Read and verify one tensor, row-major, on the CPU."""
-        return self.weights[name].value(lambda leaf: read_tensor(self.place, self.manifest, leaf))
 
 
 def export(
@@ -108,11 +95,12 @@ def export(
     as_torch = _format(final, format) == "state_dict"
     manifest = verify(path)
     chosen = select_weights(manifest, what, program)
-    source = _Source(present(absolute(path)), manifest, chosen)
+    tensors = read_weights(present(absolute(path)), manifest, chosen, "cpu")
     if not as_torch:
-        _check_fits_safetensors(source.weights)
+        _check_fits_safetensors(tensors)
+    write = _write_state_dict if as_torch else _write_safetensors
     with system_errors(final, CheckpointWriteError):
-        _publish(final, source, _write_state_dict if as_torch else _write_safetensors, overwrite)
+        _publish(final, partial(write, tensors), overwrite)
     return final
 
 
@@ -146,13 +134,11 @@ def _exists(problem: str) -> CheckpointExistsError:
     return CheckpointExistsError(errno.EEXIST, problem)
 
 
-def _publish(
-    final: Path, source: _Source, fill: Callable[[Path, _Source], None], overwrite: bool
-) -> None:
+def _publish(final: Path, write: Callable[[Path], None], overwrite: bool) -> None:
     make_directories(final.parent)
     draft = final.parent / f".{final.name}.{os.getpid()}.{secrets.token_hex(8)}.writing"
     try:
-        fill(draft, source)
+        write(draft)
         _rename(draft, final, overwrite)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -173,38 +159,30 @@ def _rename(draft: Path, final: Path, overwrite: bool) -> None:
     os.rename(draft, final)
 
 
-def _check_fits_safetensors(weights: dict[str, Weight]) -> None:
-    for name, weight in weights.items():
-        leaf = weight.leaf
-        if safetensors_entry(BY_NAME[leaf.dtype], leaf.shape)[1] != [*leaf.shape]:
+def _check_fits_safetensors(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if safetensors_entry(tensor.dtype, tensor.shape)[1] != [*tensor.shape]:
             raise ConfigurationError(
-                f"safetensors files have no dtype {leaf.dtype}, which {name} is of; "
+                f"safetensors files have no dtype {dtype_name(tensor.dtype)}, which {name} is of; "
                 "take format='state_dict'"
             )
         if name == "__metadata__":
             raise ConfigurationError("a safetensors file cannot hold a tensor called __metadata__")
 
 
-def _write_safetensors(draft: Path, source: _Source) -> None:
-    names = sorted(
-        source.weights, key=lambda name: -BY_NAME[source.weights[name].leaf.dtype].itemsize
-    )
-    leaves = ((name, source.weights[name].leaf) for name in names)
-    entries = [(name, BY_NAME[leaf.dtype], leaf.shape) for name, leaf in leaves]
+def _write_safetensors(tensors: Mapping[str, Tensor], draft: Path) -> None:
+    in_order = sorted(tensors.items(), key=lambda item: -item[1].element_size())
+    entries = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in in_order]
     header, offsets = safetensors_header(entries, {})
     with create_in_blocks(draft, offsets[-1]) as append:
         append([memoryview(header)])
-        for name in names:
-            append([memory(source.read(name))])
+        for _, tensor in in_order:
+            append([memory(on_host(tensor))])
 
 
-def _write_state_dict(draft: Path, source: _Source) -> None:
-    tensors: dict[str, Tensor] = {}
-    first: dict[Any, str] = {}  # names with the same bytes share a tensor
-    for name, weight in source.weights.items():
-        places = [(leaf.file, leaf.offset, leaf.length) for leaf in weight.sources]
-        place = tuple(places) if weight.leaf.length else name
-        twin = first.setdefault(place, name)
-        tensors[name] = tensors[twin] if twin in tensors else source.read(name)
+def _write_state_dict(tensors: Mapping[str, Tensor], draft: Path) -> None:
+    # Names of one weight share a tensor.
+    row_major = {id(tensor): tensor.contiguous() for tensor in tensors.values()}
+    named = {name: row_major[id(tensor)] for name, tensor in tensors.items()}
     with created(draft) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        torch.save(tensors, file)
+        torch.save(named, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -11,11 +12,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import is_intact
 from functrain.checkpoint.manifest_file import locate, read_errors, read_manifest
 from functrain.checkpoint.pruning import warn_skipped
 from functrain.checkpoint.run_directory import list_steps, step_name
-from functrain.checkpoint.selection import What, select_weights
+from functrain.checkpoint.selection import Weight, What, select_weights
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheckpointError
 
@@ -65,7 +67,9 @@ def weights(
     """
     place = locate(path)
     if place.is_dir():
-        return _from_checkpoint(_checkpoint(place), what, program, device)
+        place = _checkpoint(place)
+        manifest = read_manifest(place)
+        return read_weights(place, manifest, select_weights(manifest, what, program), device)
     if not place.exists():
         raise NoCheckpointError(errno.ENOENT, f"there is no checkpoint and no file at {place}")
     if what != "params" or program is not None:
@@ -88,20 +92,18 @@ def _checkpoint(place: Path) -> Path:
     return place
 
 
-def _from_checkpoint(
-    place: Path, what: What, program: str | None, device: str | torch.device
+def read_weights(
+    place: Path, manifest: Manifest, chosen: Mapping[str, Weight], device: str | torch.device
 ) -> dict[str, Tensor]:
-    manifest = read_manifest(place)
-    chosen = select_weights(manifest, what, program)
+    """Read the weights of a checkpoint that were chosen; one tensor for all names of a weight."""
     places = {leaf.path: index for index, leaf in enumerate(manifest.leaves)}
     wanted = {places[leaf.path] for weight in chosen.values() for leaf in weight.sources}
-    target = torch.device(device)
-    targets = dict.fromkeys(range(len(manifest.leaves)), target)
+    targets = dict.fromkeys(wanted, torch.device(device))
     with read_errors(place):
         found = reading.read(place, manifest.files, manifest.leaves, targets, wanted=wanted)
     values = {
         weight: weight.value(lambda leaf: found[places[leaf.path]]) for weight in chosen.values()
-    }  # one tensor for all names of one weight
+    }
     return {name: values[weight] for name, weight in chosen.items()}
 
 

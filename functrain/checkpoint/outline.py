@@ -18,8 +18,8 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json, decode_scalar
-from functrain.checkpoint.format.structure import Node, decode_node
-from functrain.checkpoint.format.tensor_bytes import contiguous_stride, empty
+from functrain.checkpoint.format.structure import decode_node
+from functrain.checkpoint.format.tensor_bytes import contiguous_stride
 from functrain.checkpoint.manifest_file import (
     manifest_at,
     manifest_bytes,
@@ -81,8 +81,7 @@ Entry = Branch | TensorLeaf | Scalar
 def outline(manifest: Manifest) -> Iterator[Entry]:
     """Walk a saved tree, each node before its children.
 
-    Unknown nodes of a newer minor version are walked if they hold tensors, and shown as JSON if
-    they do not.
+    Unknown nodes of a newer minor version are shown as JSON.
 
     Example:
         >>> import tempfile, torch
@@ -121,7 +120,7 @@ def _entry(
         if type(index) is not int or not 0 <= index < len(leaves):
             raise ValueError(f"there is no tensor {index!r}")
         return TensorLeaf(path, leaves[index], index), []
-    node = decode_node(json) or _unknown(json)
+    node = decode_node(json)
     if node is None:
         return Scalar(path, _value(json), json), []
     children = [((*path, key), child) for key, child in node.children]
@@ -134,29 +133,6 @@ def _tag(json: Json) -> str:
     return first if first.startswith("$") else ""
 
 
-def _unknown(json: Json) -> Node | None:
-    """Return a tagged object of unknown kind as a node if it holds tensors."""
-    tag = _tag(json)
-    if not tag or not _has_tensor(json):
-        return None
-    name = json[tag] if isinstance(json[tag], str) else None
-    fields = [(key, child) for key, child in json.items() if key != tag or name is None]
-    return Node(tag[1:], list(fields), name)
-
-
-def _has_tensor(json: Json) -> bool:
-    waiting = [json]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if "$tensor" in value:
-                return True
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
-    return False
-
-
 def _value(json: Json) -> Any:
     if _tag(json) == "$enum":
         return f"{str(json['$enum']).rpartition('.')[2]}({decode_scalar(json.get('value'))!r})"
@@ -166,39 +142,7 @@ def _value(json: Json) -> Any:
         return orjson.dumps(json).decode()  # written by a newer minor version
 
 
-class LazyLeaves(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by dotted path, mapped from the disk."""
-
-    def __init__(self, manifest: Manifest, storages: dict[str, Any]) -> None:
-        self.manifest = manifest
-        self._storages = storages
-        self._leaves: dict[str, Leaf] = {}
-        for leaf in manifest.leaves:
-            name, count = leaf.path, 1
-            while name in self._leaves:  # ``a.b`` can also be the key ``b`` under ``a``
-                count += 1
-                name = f"{leaf.path}~{count}"
-            self._leaves[name] = leaf
-
-    def __getitem__(self, path: str) -> Tensor:
-        leaf = self._leaves[path]
-        dtype = BY_NAME[leaf.dtype]
-        if leaf.length == 0:
-            return empty(leaf.shape, dtype)
-        storage = self._storages[leaf.file]
-        flat = torch.empty(0, dtype=dtype, device="cpu")
-        # Row-major, as in the file; the strides of the leaf describe a loaded tensor.
-        stride = contiguous_stride(leaf.shape)
-        return flat.set_(storage, leaf.offset // dtype.itemsize, leaf.shape, stride)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._leaves)
-
-    def __len__(self) -> int:
-        return len(self._leaves)
-
-
-def lazy(path: str | FilePath) -> LazyLeaves:
+def lazy(path: str | FilePath) -> dict[str, Tensor]:
     """Map the tensors of a checkpoint by dotted path; bytes are read on first use.
 
     Hashes are not checked; see :func:`functrain.checkpoint.verify` for that. Writing to a tensor
@@ -222,10 +166,10 @@ def lazy(path: str | FilePath) -> LazyLeaves:
     return retry_while_replaced(path, _mapped)
 
 
-def _mapped(place: FilePath) -> LazyLeaves:
+def _mapped(place: FilePath) -> dict[str, Tensor]:
     """Map all files at once: a mapping stays valid when the file is removed."""
     before = manifest_bytes(place)
-    manifest, storages = manifest_at(place), {}
+    manifest, storages = manifest_at(place), dict[str, Any]()
     for file in manifest.files:
         name = str(place / file.name)
         with reading.open_payload(place / file.name, file):
@@ -233,4 +177,21 @@ def _mapped(place: FilePath) -> LazyLeaves:
             storages[file.name] = torch.UntypedStorage.from_file(name, False, file.length)
     if manifest_bytes(place) != before:
         raise CheckpointCorruptError(f"{place} was replaced while it was mapped")
-    return LazyLeaves(manifest, storages)
+    found: dict[str, Tensor] = {}
+    for leaf in manifest.leaves:
+        name, count = leaf.path, 1
+        while name in found:  # ``a.b`` can also be the key ``b`` under ``a``
+            count += 1
+            name = f"{leaf.path}~{count}"
+        found[name] = _view(leaf, storages)
+    return found
+
+
+def _view(leaf: Leaf, storages: Mapping[str, Any]) -> Tensor:
+    """Return a leaf in mapped files; row-major, as it is there."""
+    dtype = BY_NAME[leaf.dtype]
+    flat = torch.empty(0, dtype=dtype, device="cpu")
+    if leaf.length == 0:
+        return flat.reshape(leaf.shape)
+    offset, stride = leaf.offset // dtype.itemsize, contiguous_stride(leaf.shape)
+    return flat.set_(storages[leaf.file], offset, leaf.shape, stride)

@@ -58,7 +58,7 @@ class Attempt:
         """Whether it began more than a day ago, so that no process can still be uploading it."""
         return time.time_ns() - self.clock > _DAY
 
-    def listed(self, objects: ObjectStore) -> Attempt:
+    def with_sizes(self, objects: ObjectStore) -> Attempt:
         """Return the attempt with the present sizes of its objects."""
         sizes = objects.list(self.name).items()
         return attrs.evolve(self, sizes={name: n for name, n in sizes if n is not None})
@@ -66,10 +66,10 @@ class Attempt:
 
 def attempts(objects: ObjectStore, step: int | None = None) -> list[Attempt]:
     """Return all attempts in a store, the latest first, ignoring objects with other names."""
-    return [each.listed(objects) for each in sorted(_named(objects, step), reverse=True)]
+    return [each.with_sizes(objects) for each in sorted(_list_names(objects, step), reverse=True)]
 
 
-def _named(objects: ObjectStore, step: int | None) -> Iterator[Attempt]:
+def _list_names(objects: ObjectStore, step: int | None) -> Iterator[Attempt]:
     for match in filter(None, map(_NAME.fullmatch, objects.list())):
         if step in (None, int(match[1])):
             yield Attempt(int(match[1]), int(match[2], 16), match[3])
@@ -101,7 +101,7 @@ def send(objects: ObjectStore, place: Path, log: Path | None) -> Attempt:
 
 
 def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
-    clocks = (earlier.clock + 1 for earlier in _named(objects, step))
+    clocks = (earlier.clock + 1 for earlier in _list_names(objects, step))
     attempt = Attempt(step, max([time.time_ns(), *clocks]), secrets.token_hex(8))
     if not _NAME.fullmatch(attempt.name):
         raise OSError(errno.EOVERFLOW, f"{attempt.name} is not a valid name of an attempt")
@@ -109,7 +109,7 @@ def _new_attempt(objects: ObjectStore, step: int) -> Attempt:
 
 
 def _check_arrived(objects: ObjectStore, attempt: Attempt, expected: Mapping[str, int]) -> None:
-    found = attempt.listed(objects).sizes
+    found = attempt.with_sizes(objects).sizes
     for name, length in expected.items():
         if found.get(name) != length:
             raise OSError(
@@ -181,7 +181,7 @@ def _telling_damage(objects: ObjectStore, attempt: Attempt, name: str) -> Iterat
     try:
         yield
     except FileNotFoundError as error:
-        if name != MANIFEST and attempt.listed(objects).committed:
+        if name != MANIFEST and attempt.with_sizes(objects).committed:
             raise CheckpointCorruptError(f"{name} is missing") from error
         where = f"{objects.url}/{attempt.name}"
         raise NoCheckpointError(errno.ENOENT, f"{where} was removed while it was read") from error
@@ -195,5 +195,5 @@ def discard(objects: ObjectStore, attempt: Attempt) -> None:
 
 def discard_leftover(objects: ObjectStore, attempt: Attempt) -> None:
     """Remove a failed attempt, unless it has its manifest by now."""
-    if not attempt.listed(objects).committed:
+    if not attempt.with_sizes(objects).committed:
         objects.remove_all(attempt.name)

@@ -119,12 +119,12 @@ def prune(
     for step in sorted({attempt.step for attempt in found}):
         # Oldest first, so that an older attempt never becomes the step's checkpoint again.
         mine = sorted(attempt for attempt in found if attempt.step == step)
-        if _cleared(objects, mine, last.get(step), whole=step in leaving) and step in leaving:
+        if _clear(objects, mine, last.get(step), whole=step in leaving) and step in leaving:
             removed.append(step)
     return removed
 
 
-def _cleared(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
+def _clear(objects: ObjectStore, mine: list[Attempt], last: Attempt | None, whole: bool) -> bool:
     """Remove all attempts of a step but the last, and with ``whole`` the last one too."""
     for attempt in mine:
         replaced = last is not None and (attempt < last or (whole and attempt == last))

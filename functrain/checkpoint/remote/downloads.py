@@ -27,7 +27,7 @@ def named_in_errors(objects: ObjectStore, attempt: Attempt) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def downloaded(
+def download(
     objects: ObjectStore, attempt: Attempt, wants: Callable[[str], bool] | None = None
 ) -> Iterator[Path]:
     """Yield a temporary directory with a download; errors in the block name its URL."""

@@ -23,7 +23,7 @@ from functrain.checkpoint.remote.attempts import (
     receive_manifest,
     send,
 )
-from functrain.checkpoint.remote.downloads import download_into_run, downloaded, named_in_errors
+from functrain.checkpoint.remote.downloads import download, download_into_run, named_in_errors
 from functrain.checkpoint.remote.object_store import ObjectStore, without_secrets
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import list_steps, locked, step_name
@@ -155,7 +155,7 @@ class RemoteCheckpoints(Retention):
         with self._reading():
             objects = self.objects()
             attempt = choosing.candidates(objects, step, self._best)[0]
-            with downloaded(objects, attempt) as place:
+            with download(objects, attempt) as place:
                 return verify(place)
 
     def restore(
@@ -177,7 +177,7 @@ class RemoteCheckpoints(Retention):
             wants = None if only is None else PathOptions.of(only=only).wants
 
             def use(attempt: Attempt) -> tuple[Tree, Manifest]:
-                with downloaded(objects, attempt, wants) as place:
+                with download(objects, attempt, wants) as place:
                     return read(place, like, **options)
 
             listed = partial(choosing.candidates, objects, which, self._best)
