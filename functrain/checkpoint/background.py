@@ -151,16 +151,11 @@ class Saver:
     ) -> None:
         """Start saving a tree, after waiting for the previous save.
 
-        Args:
-            tree: see :func:`functrain.checkpoint.save`. It must not be changed in place until it is
-                written, unless the saver is ``staged``; otherwise the save fails with
-                ``CheckpointChangedError``. (torch does not count writes through ``.data`` or
-                ``.numpy()``.) NumPy arrays and other foreign memory are copied at once.
-            step: updates made.
-            metrics: numbers by name.
-            info: plain data to store with it.
-            frozen: dotted paths of tensors that never change; they go to a separate file.
-            first: called in the background before anything is written.
+        The tree must not be changed in place until it is written, unless the saver is ``staged``;
+        otherwise the save fails with ``CheckpointChangedError``. (torch does not count writes
+        through ``.data`` or ``.numpy()``.) NumPy arrays and other foreign memory are copied at
+        once. ``first`` is called in the background before anything is written; the other arguments
+        are those of :func:`functrain.checkpoint.save`.
 
         Raises:
             UnsupportedError: the tree has a leaf that could not be restored exactly.

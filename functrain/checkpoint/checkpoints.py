@@ -94,17 +94,10 @@ class Checkpoints(Retention):
         info: Any = None,
         frozen: Iterable[str] = (),
     ) -> Path:
-        """Save a tree under its step, durably, and prune older checkpoints.
+        """Save a tree under its step, durably, and prune older checkpoints; return its directory.
 
-        Args:
-            tree: see :func:`functrain.checkpoint.save`.
-            step: updates made. An existing checkpoint of this step is replaced.
-            metrics: numbers by name, among them ``monitor``.
-            info: plain data to store with it.
-            frozen: dotted paths of tensors that never change; they go to a separate file.
-
-        Returns:
-            The checkpoint's directory.
+        The arguments are those of :func:`functrain.checkpoint.save`. An existing checkpoint of this
+        step is replaced; ``metrics`` should have ``monitor``.
 
         Raises:
             ConfigurationError: whether a low or a high ``monitor`` is better is unknown.
@@ -122,10 +115,8 @@ class Checkpoints(Retention):
     ) -> Path:
         """Write a snapshot; the second half of :meth:`save`.
 
-        Args:
-            snap: the snapshot.
-            world: ranks that write it together. Only rank 0 takes the lock, and prunes.
-            first: called before anything is written.
+        If the ranks of a ``world`` write it together, only rank 0 takes the lock, and prunes.
+        ``first`` is called before anything is written.
         """
         return save_snapshot(world, snap, partial(self._write, snap), first)
 
@@ -280,11 +271,7 @@ class Checkpoints(Retention):
     def prune(self, dry_run: bool = False) -> list[int]:
         """Remove the checkpoints that no rule keeps, but never the last one that verifies.
 
-        Args:
-            dry_run: only report which would be removed.
-
-        Returns:
-            The steps removed.
+        Return their steps; with ``dry_run`` only those that would be removed.
         """
         if dry_run:
             return pruning.prunable_steps(self.directory, self.rules, just_saved=None)

@@ -39,8 +39,6 @@ Began = Mapping[str, Any]
 SCHEDULER = frozenset({"lr", "group", "scheduler"})
 _MAPPINGS = ("dict", "OrderedDict")
 _COUNTS = "per_parameter"
-# {path of the optimizer's state: {scalar: paths of parameters}}
-_Saved = dict[str, dict[str, list[str]]]
 
 
 def noted(info: Any) -> Began:
@@ -143,71 +141,58 @@ def match_per_parameter(
         >>> match_per_parameter(like, names, lambda name: True)["per_parameter"]
         {'step': {'w': tensor(0.)}}
     """
-    saved: _Saved = {}
-    for name in names:
-        place, found, entry = f".{name}".partition(f".{_COUNTS}.")
-        scalar, dot, path = entry.partition(".")
-        if found and dot:
-            saved.setdefault(place, {}).setdefault(scalar, []).append(path)
-    loaded = {name for name in names if wants(name)} if partial else None
-    return _match(like, "", saved, wants, loaded)
+    loaded = dict.fromkeys(name for name in names if wants(name))
+    return _match(like, "", loaded, wants, partial)
 
 
 def _match(
-    node: Tree,
-    place: str,
-    saved: _Saved,
-    wants: Callable[[str], bool],
-    loaded: Collection[str] | None,
+    node: Tree, place: str, loaded: Collection[str], wants: Callable[[str], bool], partial: bool
 ) -> Tree:
     if not tree.is_node(node):
         return node
     old = tree.children(node)
-    new = [_match(child, f"{place}.{key}", saved, wants, loaded) for key, child in old]
+    new = [_match(child, f"{place}{key}.", loaded, wants, partial) for key, child in old]
     if any(one is not child for one, (_, child) in zip(new, old, strict=True)):
         node = tree.rebuild(node, new)
     if isinstance(node, dict) and isinstance(node.get("step"), Tensor):
-        fresh = _without_moments(node, place, loaded) if loaded is not None else []
-        return _with_entries(node, place, saved.get(place, {}), wants, fresh)
+        return _with_counts(node, place, loaded, wants, partial)
     return node
+
+
+def _with_counts(
+    state: dict[str, Any],
+    place: str,
+    loaded: Collection[str],
+    wants: Callable[[str], bool],
+    partial: bool,
+) -> dict[str, Any]:
+    """Return an optimizer's state with the counts to load, and its own that are not to change."""
+    own, prefix, theirs = state.get(_COUNTS, {}), f"{place}{_COUNTS}.", dict[str, list[str]]()
+    for name in loaded:
+        scalar, dot, path = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and dot:
+            theirs.setdefault(scalar, []).append(path)
+    fresh = _without_moments(state, place, loaded) if partial else []
+    found: dict[str, dict[str, Tensor]] = {}
+    for scalar in dict.fromkeys([*own, *theirs, *state]):
+        value, ours = state.get(scalar), own.get(scalar, {})
+        kept = {path for path in ours if not wants(f"{prefix}{scalar}.{path}")}
+        paths = {*kept, *theirs.get(scalar, []), *fresh}
+        if isinstance(value, Tensor) and paths:
+            places = dict.fromkeys([*ours, *theirs.get(scalar, []), *fresh])
+            found[scalar] = {path: ours.get(path, value) for path in places if path in paths}
+    rest = {name: value for name, value in state.items() if name != _COUNTS}
+    return {**rest, _COUNTS: found} if found else rest
 
 
 def _without_moments(state: dict[str, Any], place: str, loaded: Collection[str]) -> list[str]:
     """Return the parameters without a loaded moment, if the shared count is loaded."""
-    if f"{place}.step"[1:] not in loaded or "params" in state:  # the latter is an average
+    if f"{place}step" not in loaded or "params" in state:  # the latter is an average
         return []
     slots = {
         name: values
         for name, values in state.items()
         if name != _COUNTS and isinstance(values, Mapping)
     }
-    found = {
-        path for name in slots for path in slots[name] if f"{place}.{name}.{path}"[1:] in loaded
-    }
-    return [path for path in dict.fromkeys(chain(*slots.values())) if path not in found]
-
-
-def _with_entries(
-    state: dict[str, Any],
-    place: str,
-    saved: dict[str, list[str]],
-    wants: Callable[[str], bool],
-    fresh: list[str],
-) -> dict[str, Any]:
-    own, found = state.get(_COUNTS, {}), dict[str, dict[str, Tensor]]()
-
-    def wanted(scalar: str, paths: Collection[str]) -> set[str]:
-        prefix = f"{place}.{_COUNTS}.{scalar}."[1:]
-        return {path for path in paths if wants(prefix + path)}
-
-    scalars = [name for name, value in state.items() if isinstance(value, Tensor) and fresh]
-    for scalar in dict.fromkeys([*own, *saved, *scalars]):
-        if isinstance(state.get(scalar), Tensor):
-            ours, theirs = own.get(scalar, {}), saved.get(scalar, [])
-            kept, loaded = ours.keys() - wanted(scalar, ours), wanted(scalar, theirs)
-            places = dict.fromkeys([*ours, *theirs, *fresh])
-            paths = [path for path in places if path in {*kept, *loaded, *fresh}]
-            found[scalar] = {path: ours.get(path, state[scalar]) for path in paths}
-    found = {scalar: entries for scalar, entries in found.items() if entries}
-    rest = {name: value for name, value in state.items() if name != _COUNTS}
-    return {**rest, _COUNTS: found} if found else rest
+    paths = dict.fromkeys(chain(*slots.values()))
+    return [path for path in paths if not any(f"{place}{name}.{path}" in loaded for name in slots)]

@@ -226,13 +226,7 @@ class RemoteCheckpoints(Retention):
         """Remove the checkpoints that no rule keeps, and what interrupted uploads left.
 
         The newest complete checkpoint always stays, and so does an incomplete upload that began
-        less than a day ago.
-
-        Args:
-            dry_run: only report which would be removed.
-
-        Returns:
-            The steps removed.
+        less than a day ago. Return the steps removed; with ``dry_run`` those that would be.
         """
         with self._reading():
             objects = self.objects()
