@@ -18,7 +18,7 @@ from functrain.checkpoint.format.dtypes import BY_NAME
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Leaf
 from functrain.checkpoint.format.scalars import Json, decode_scalar
-from functrain.checkpoint.format.structure import decode_node
+from functrain.checkpoint.format.structure import Node, decode_node
 from functrain.checkpoint.format.tensor_bytes import contiguous_stride
 from functrain.checkpoint.manifest_file import (
     manifest_at,
@@ -81,7 +81,8 @@ Entry = Branch | TensorLeaf | Scalar
 def outline(manifest: Manifest) -> Iterator[Entry]:
     """Walk a saved tree, each node before its children.
 
-    Unknown nodes of a newer minor version are shown as JSON.
+    Unknown nodes of a newer minor version are walked if they hold tensors, and shown as JSON if
+    they do not.
 
     Example:
         >>> import tempfile, torch
@@ -120,7 +121,7 @@ def _entry(
         if type(index) is not int or not 0 <= index < len(leaves):
             raise ValueError(f"there is no tensor {index!r}")
         return TensorLeaf(path, leaves[index], index), []
-    node = decode_node(json)
+    node = decode_node(json) or _unknown(json)
     if node is None:
         return Scalar(path, _value(json), json), []
     children = [((*path, key), child) for key, child in node.children]
@@ -131,6 +132,29 @@ def _entry(
 def _tag(json: Json) -> str:
     first = next(iter(json), "") if isinstance(json, dict) else ""
     return first if first.startswith("$") else ""
+
+
+def _unknown(json: Json) -> Node | None:
+    """Return a tagged object of unknown kind as a node if it holds tensors."""
+    tag = _tag(json)
+    if not tag or not _has_tensor(json):
+        return None
+    name = json[tag] if isinstance(json[tag], str) else None
+    fields = [(key, child) for key, child in json.items() if key != tag or name is None]
+    return Node(tag[1:], list(fields), name)
+
+
+def _has_tensor(json: Json) -> bool:
+    waiting = [json]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "$tensor" in value:
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _value(json: Json) -> Any:
