@@ -53,6 +53,8 @@ _DEFINED_IN = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("remote", "retention"):  # modules that users name
+        return import_module(f"{__name__}.{name}")
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)

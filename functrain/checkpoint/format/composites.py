@@ -1,4 +1,4 @@
-"""Convert composite leaves to dense tensors and back.
+"""Convert composite leaves to dense tensors and back, checking every index.
 
 Composite leaves are sparse tensors, NumPy arrays, generators, and subclasses of Tensor with
 ``__tensor_flatten__`` and ``__tensor_unflatten__``.
@@ -6,22 +6,34 @@ Composite leaves are sparse tensors, NumPy arrays, generators, and subclasses of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format import numpy_arrays, sparse
+from functrain.checkpoint.format import numpy_arrays
 from functrain.checkpoint.format.dtypes import dtype_name
 from functrain.checkpoint.format.scalars import Json
 from functrain.checkpoint.format.structure import Node, qualified_name
 from functrain.checkpoint.format.tensor_bytes import is_here
 from functrain.errors import CheckpointDeviceError, UnsupportedError
 from functrain.tree import Path, path_string
+from functrain.tree.elements import parts_of
 from functrain.tree.placed import is_placed
 
 _DENSE = (Tensor, torch.nn.Parameter)
+_BY_ROW, _BY_COLUMN = ("crow_indices", "col_indices"), ("ccol_indices", "row_indices")
+_INDICES: dict[str, tuple[str, ...]] = {
+    "sparse_coo": ("indices",),
+    "sparse_csr": _BY_ROW,
+    "sparse_csc": _BY_COLUMN,
+    "sparse_bsr": _BY_ROW,
+    "sparse_bsc": _BY_COLUMN,
+}
+_LAYOUTS: dict[str, torch.layout] = {kind: getattr(torch, kind) for kind in _INDICES}
+_KINDS = {layout: kind for kind, layout in _LAYOUTS.items()}
 
 
 def composite_kind(leaf: object) -> str | None:
@@ -29,7 +41,7 @@ def composite_kind(leaf: object) -> str | None:
     if isinstance(leaf, Tensor):
         if is_placed(leaf):
             return None  # a plain tensor, of which each rank holds a part
-        return sparse.KINDS.get(leaf.layout) if type(leaf) in _DENSE else "subclass"
+        return _KINDS.get(leaf.layout) if type(leaf) in _DENSE else "subclass"
     if type(leaf) is torch.Generator:
         return "generator"
     return "array" if numpy_arrays.is_array(leaf) else None
@@ -44,7 +56,7 @@ def outline(kind: str, leaf: Any, path: Path) -> dict[str, Json]:
         return {"device": str(leaf.device)}
     if kind != "subclass":
         try:
-            return numpy_arrays.outline(leaf) if kind == "array" else sparse.outline(leaf)
+            return numpy_arrays.outline(leaf) if kind == "array" else _sparse_outline(leaf)
         except ValueError as error:
             raise UnsupportedError(f"{path_string(path)} is or has {error}") from error
     if is_placed(leaf):
@@ -81,7 +93,7 @@ def to_parts(kind: str, leaf: Any, path: Path) -> tuple[Node, Any]:
         names, context = leaf.__tensor_flatten__()
         parts = [(name, getattr(leaf, name)) for name in names]
     else:
-        parts = [*sparse.parts(leaf)]
+        parts = [*_sparse_parts(leaf)]
     return Node(kind, parts, None, scalars), context
 
 
@@ -97,7 +109,7 @@ def from_parts(
     if node.kind == "subclass":
         return _subclass(node, parts, cls, context)
     if node.kind != "array":
-        return sparse.build(node.kind, node.scalars, parts)
+        return _sparse(node.kind, node.scalars, parts)
     if [*parts] != ["values"] or type(parts["values"]) is not Tensor:
         raise ValueError(f"an array has the parts {', '.join(parts)}")
     return numpy_arrays.build(node.scalars, parts["values"])
@@ -132,6 +144,70 @@ def _subclass(node: Node, parts: Mapping[str, Any], cls: Any, context: Any) -> T
 
 
 def _sizes(json: Json) -> torch.Size:
-    if type(json) is not list or not all(type(size) is int and size >= 0 for size in json):
-        raise ValueError(f"{json!r} are no sizes")
+    valid = type(json) is list and all(type(size) is int and 0 <= size < 1 << 63 for size in json)
+    if not valid or math.prod(json) >> 63:
+        raise ValueError(f"{str(json)[:80]} are no sizes of a tensor")
     return torch.Size(json)
+
+
+def _sparse_outline(tensor: Tensor) -> dict[str, Json]:
+    """Describe a sparse tensor without its indices and values; refuse blocks of size 0."""
+    if _blocks(_KINDS[tensor.layout]):
+        compressed, _, values = (part for _, part in _sparse_parts(tensor))
+        _check_blocks(_KINDS[tensor.layout], values, compressed.ndim)
+    scalars: dict[str, Json] = {"shape": list(tensor.shape), "dtype": dtype_name(tensor.dtype)}
+    if tensor.layout == torch.sparse_coo:
+        scalars["coalesced"] = tensor.is_coalesced()
+    return scalars
+
+
+def _sparse_parts(tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Return the dense parts of a sparse tensor, named after torch's accessors."""
+    found: Any = parts_of(tensor)
+    return [(name, part) for name, part in found.items() if isinstance(part, Tensor)]
+
+
+def _sparse(kind: str, scalars: Mapping[str, Json], parts: Mapping[str, Any]) -> Tensor:
+    """Build the sparse tensor that the outline and the parts describe, in their memory."""
+    names = _INDICES[kind]
+    if set(parts) != {*names, "values"} or not all(type(each) is Tensor for each in parts.values()):
+        raise ValueError(f"a {kind} tensor has the parts {', '.join(parts)}")
+    shape, values = _sizes(scalars.get("shape")), parts["values"]
+    if scalars.get("dtype") != dtype_name(values.dtype):
+        raise ValueError(f"a {kind} tensor of {scalars.get('dtype')} has values of {values.dtype}")
+    indices = [parts[name] for name in names]
+    _check_indices(kind, indices, shape, values)
+    data: list[Any] = [*indices, values, shape]
+    options: dict[str, Any] = {"device": values.device, "check_invariants": True}
+    try:
+        if kind != "sparse_coo":
+            return torch.sparse_compressed_tensor(*data, layout=_LAYOUTS[kind], **options)
+        if type(scalars.get("coalesced")) is not bool:
+            raise ValueError("it is not said whether a sparse_coo tensor is coalesced")
+        options["is_coalesced"] = scalars["coalesced"]
+        return torch.sparse_coo_tensor(*data, **options)
+    except RuntimeError as error:
+        raise ValueError(f"a {kind} tensor is malformed: {error}") from error
+
+
+def _check_indices(kind: str, indices: list[Tensor], shape: torch.Size, values: Tensor) -> None:
+    """Check what torch does not check itself."""
+    allowed = (torch.int64,) if kind == "sparse_coo" else (torch.int64, torch.int32)
+    for each in indices:
+        if each.dtype not in allowed or each.device != values.device:
+            raise ValueError(f"a {kind} tensor has indices of {each.dtype} on {each.device}")
+    if kind != "sparse_coo":
+        first = indices[0].ndim
+        if values.shape[first + _blocks(kind) :] != shape[first + 1 :]:
+            raise ValueError(f"a {kind} tensor of shape {shape} has values of {values.shape}")
+        _check_blocks(kind, values, first)
+
+
+def _check_blocks(kind: str, values: Tensor, first: int) -> None:
+    """Refuse empty blocks: torch accepts such tensors, but divides by the block size later."""
+    if 0 in values.shape[first : first + _blocks(kind)]:
+        raise ValueError(f"a {kind} tensor with blocks of size 0")
+
+
+def _blocks(kind: str) -> int:
+    return 2 if kind in ("sparse_bsr", "sparse_bsc") else 0
