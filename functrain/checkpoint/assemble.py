@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -21,8 +21,8 @@ from functrain.checkpoint.manifest_file import manifest_errors
 from functrain.checkpoint.path_options import (
     DROPPED,
     PathOptions,
+    entries,
     indices,
-    renamed,
     selected,
     without_classes,
 )
@@ -44,18 +44,19 @@ def assemble(
     migrate: Callable[[Tree], Tree] | None,
 ) -> Tree:
     if migrate is not None:
-        return _migrated(source, like, migrate, options)
-    if like is not None:
-        like = _with_skipped(source, source.manifest.structure, like, options)
+        return _load_migrated(source, like, migrate, options)
     if options == PathOptions():
-        return _exact(source, Anything if like is None else like)
-    return _selected(source, options) if like is None else _matched(source, like, options)
+        return _load_exactly(source, Anything if like is None else like)
+    if like is None:
+        return _load_selected(source, options)
+    return _load_matching(source, like, options)
 
 
-def _exact(source: CheckpointReader, like: Any) -> Tree:
+def _load_exactly(source: CheckpointReader, like: Any) -> Tree:
     """Return the tree as it was saved, if it has the structure of ``like``."""
     structure = source.manifest.structure
     with manifest_errors(source.path):
+        like = match_per_parameter(like, dict(entries(structure)))
         problems = list(mismatches(structure, source.manifest.leaves, like, began=source.began))
     if problems:
         raise _mismatch(source, problems, like)
@@ -63,7 +64,7 @@ def _exact(source: CheckpointReader, like: Any) -> Tree:
     return source.decode(structure, tensors, like)
 
 
-def _selected(source: CheckpointReader, options: PathOptions) -> Tree:
+def _load_selected(source: CheckpointReader, options: PathOptions) -> Tree:
     """Return the leaves that ``only`` selects, without a ``like`` to fit."""
     with manifest_errors(source.path):
         structure = selected(source.manifest.structure, options.wants)
@@ -74,21 +75,18 @@ def _selected(source: CheckpointReader, options: PathOptions) -> Tree:
     return source.decode(structure, source.tensors(Anything, wanted), Anything)
 
 
-def _matched(source: CheckpointReader, like: Any, options: PathOptions) -> Tree:
+def _load_matching(source: CheckpointReader, like: Any, options: PathOptions) -> Tree:
     """Return ``like`` with its leaves replaced by those of the checkpoint."""
-    structure, leaves = source.manifest.structure, source.manifest.leaves
+    found = _match(source, source.manifest.structure, source.manifest.leaves, like, options)
     with manifest_errors(source.path):
-        found = match_by_path(structure, leaves, like, options, source.began)
         wanted = {index for json in found.slots.values() for index in indices(json)}
-    _check(source, found, like)
     placed: dict[int, Tensor] = {}
     for path, json in found.slots.items() if world_of(like) else ():
-        placed |= source.placed(json, _at(like, path))
-    tensors = source.tensors(Anything, wanted, placed)
-    return _filled(source, like, found.slots, tensors, options.cast)
+        placed |= source.placed(json, _at(found.like, path))
+    return _fill(source, found, source.tensors(Anything, wanted, placed), options.cast)
 
 
-def _migrated(
+def _load_migrated(
     source: CheckpointReader, like: Any, migrate: Callable[[Tree], Tree], options: PathOptions
 ) -> Tree:
     """Apply ``migrate`` to the saved tree, then fit the result to ``like``."""
@@ -98,18 +96,20 @@ def _migrated(
     if like is None:
         return after
     json, tensors = encode(after)
-    like = _with_skipped(source, json, like, options)
     leaves = [
         Leaf(tree.path_string(path), dtype_name(tensor.dtype), tuple(tensor.shape), "", 0, 0, ())
         for path, tensor in tensors
     ]
-    found = match_by_path(json, leaves, like, options, source.began)
-    _check(source, found, like)
-    return _filled(source, like, found.slots, [tensor for _, tensor in tensors], options.cast)
+    found = _match(source, json, leaves, like, options)
+    return _fill(source, found, [tensor for _, tensor in tensors], options.cast)
 
 
-def _check(source: CheckpointReader, found: PathMatch, like: Any) -> None:
-    """Raise if something does not fit; warn about skipped leaves."""
+def _match(
+    source: CheckpointReader, json: Json, leaves: Sequence[Leaf], like: Any, options: PathOptions
+) -> PathMatch:
+    """Match a structure by path; raise if something does not fit, and warn of skipped leaves."""
+    with manifest_errors(source.path):
+        found = match_by_path(json, leaves, like, options, source.began)
     if found.problems:
         raise _mismatch(source, found.problems, like)
     if found.left:
@@ -118,12 +118,7 @@ def _check(source: CheckpointReader, found: PathMatch, like: Any) -> None:
         more = [f"  ... and {rest} more"] if rest else []
         listed = "\n".join([*shown, *more])
         warn(f"checkpoint {source.path} was loaded in part:\n{listed}", PartialLoadWarning)
-
-
-def _with_skipped(source: CheckpointReader, json: Json, like: Any, options: PathOptions) -> Any:
-    with manifest_errors(source.path):
-        saved, _, _ = renamed(json, options)
-        return match_per_parameter(like, saved, options.wants, options.partial)
+    return found
 
 
 def _mismatch(source: CheckpointReader, problems: list[str], like: Any) -> CheckpointMismatchError:
@@ -143,13 +138,7 @@ def _mismatch(source: CheckpointReader, problems: list[str], like: Any) -> Check
     return error
 
 
-def _filled(
-    source: CheckpointReader,
-    like: Any,
-    slots: dict[tree.Path, Json],
-    tensors: list[Any],
-    cast: bool,
-) -> Tree:
+def _fill(source: CheckpointReader, found: PathMatch, tensors: list[Any], cast: bool) -> Tree:
     """Fill the slots of ``like``; dense tensors take device and, with ``cast``, dtype from it.
 
     Each node is built once, from its final children, because its class may validate them.
@@ -158,12 +147,12 @@ def _filled(
     moved: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
 
     def fill(path: tree.Path, leaf: Any) -> Any:
-        if path not in slots:
+        if path not in found.slots:
             if not tree.is_node(leaf):
                 return leaf
             below = [fill((*path, key), child) for key, child in tree.children(leaf)]
             return tree.rebuild(leaf, below)
-        value = source.decode(slots[path], tensors, leaf)
+        value = source.decode(found.slots[path], tensors, leaf)
         if not isinstance(value, Tensor) or not isinstance(leaf, Tensor):
             return value
         place = source.device or (value.device if leaf.is_meta else leaf.device)
@@ -177,7 +166,7 @@ def _filled(
             moved[key] = value, value.to(place, dtype)
         return moved[key][1]
 
-    return fill((), like)
+    return fill((), found.like)
 
 
 def _at(node: Any, path: tree.Path) -> Any:

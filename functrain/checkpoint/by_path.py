@@ -16,6 +16,7 @@ from functrain.checkpoint.format.changed_in_use import (
     changed_by_use,
     is_of_layout,
     is_torch_state,
+    match_per_parameter,
 )
 from functrain.checkpoint.format.decoding import Anything, is_anything
 from functrain.checkpoint.format.dtypes import BY_NAME, dtype_name
@@ -38,13 +39,15 @@ class PathMatch:
     """The parts of a checkpoint and their places in ``like``.
 
     Attributes:
+        like: the tree to fill, with the per-parameter entries that the checkpoint has.
         slots: saved structure by path, for leaves of ``like`` and states of torch's classes.
         problems: a sentence about each mismatch.
         left: a sentence about each part that ``partial`` skips because only one side has it.
     """
 
+    like: Tree
+    problems: list[str]
     slots: dict[Path, Json] = attrs.field(factory=dict)
-    problems: list[str] = attrs.field(factory=list)
     left: list[str] = attrs.field(factory=list)
 
 
@@ -53,9 +56,9 @@ def match_by_path(
 ) -> PathMatch:
     """Find the places of the leaves of a checkpoint in ``like``."""
     saved, problems, counts = renamed(json, options)
-    result = PathMatch(problems=problems)
+    result = PathMatch(match_per_parameter(like, saved, options.wants, options.partial), problems)
     used: set[str] = set()
-    for path, leaf in _places(like, saved, leaves, options, began):
+    for path, leaf in _places(result.like, saved, leaves, options, began):
         name, anything = path_string(path), is_anything(leaf)
         if not options.wants(name) and not (anything or is_torch_state(leaf)):
             continue

@@ -81,12 +81,12 @@ def selected(json: Json, wants: Callable[[str], bool], path: Path = ()) -> Any:
     return encode_node(Node("dict", left)) if left else DROPPED
 
 
-def _entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
+def entries(json: Json, path: Path = ()) -> Iterator[tuple[str, Json]]:
     """Yield every node and leaf of a structure with its dotted path."""
     yield path_string(path), json
     node = inner_node(json)
     for key, child in node.children if node is not None else ():
-        yield from _entries(child, (*path, key))
+        yield from entries(child, (*path, key))
 
 
 def indices(json: Json) -> Iterator[int]:
@@ -103,7 +103,7 @@ def renamed(
     json: Json, options: PathOptions
 ) -> tuple[dict[str, Json], list[str], Mapping[str, int]]:
     """Return the structure by new path, a sentence about each problem, and uses of saved paths."""
-    found = list(_entries(json))
+    found = list(entries(json))
     saved, counts = dict(found), Counter(name for name, _ in found)
     problems: list[str] = []
     left, result, moved = dict(saved), dict[str, Json](), dict[str, str]()

@@ -130,7 +130,10 @@ def _listed(keys: set[Any]) -> str:
 
 
 def match_per_parameter(
-    like: Tree, names: Collection[str], wants: Callable[[str], bool], partial: bool = False
+    like: Tree,
+    names: Collection[str],
+    wants: Callable[[str], bool] = lambda name: True,
+    partial: bool = False,
 ) -> Tree:
     """Return ``like`` with exactly the per-parameter entries that a checkpoint has.
 
@@ -138,7 +141,7 @@ def match_per_parameter(
         >>> import torch
         >>> like = {"step": torch.tensor(0.0), "exp_avg": {"w": torch.zeros(2)}}
         >>> names = ["step", "exp_avg.w", "per_parameter.step.w"]
-        >>> match_per_parameter(like, names, lambda name: True)["per_parameter"]
+        >>> match_per_parameter(like, names)["per_parameter"]
         {'step': {'w': tensor(0.)}}
     """
     loaded = dict.fromkeys(name for name in names if wants(name))
