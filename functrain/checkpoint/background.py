@@ -10,11 +10,11 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import attrs
 
-from functrain.checkpoint.ranks import agree, connect, disconnect, world_of
+from functrain.checkpoint.ranks import World, agree, connect, disconnect, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.checkpoint.staging import ByReference, StagedCopies
 from functrain.errors import (
@@ -24,9 +24,6 @@ from functrain.errors import (
 )
 from functrain.errors.base import warn
 from functrain.tree import Tree
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 
 class Store(Protocol):

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -17,7 +17,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.format.records import Entry
 from functrain.checkpoint.loading import read, verify
 from functrain.checkpoint.publishing import Write
-from functrain.checkpoint.ranks import agree, from_first, own_group, world_of
+from functrain.checkpoint.ranks import World, agree, from_first, own_group, world_of
 from functrain.checkpoint.retention import Retention
 from functrain.checkpoint.run_directory import check_format, list_steps, locked, step_name
 from functrain.checkpoint.saving import save_snapshot
@@ -26,9 +26,6 @@ from functrain.errors import CheckpointCorruptError, ConfigurationError, NoCheck
 from functrain.errors.calls import explained
 from functrain.errors.paths import absolute
 from functrain.tree import Tree
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 _MOST_ATTEMPTS = 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from xxhash import xxh3_128_hexdigest
@@ -15,14 +15,11 @@ from functrain.checkpoint.format.decoding import Anything
 from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.manifest_file import manifest_at, read_errors, retry_while_replaced
 from functrain.checkpoint.path_options import PathOptions
-from functrain.checkpoint.ranks import agree, own_group, world_of
+from functrain.checkpoint.ranks import World, agree, own_group, world_of
 from functrain.checkpoint.reader import CheckpointReader
 from functrain.checkpoint.storage import reading
 from functrain.errors import CheckpointCorruptError, CheckpointReadError, ConfigurationError
 from functrain.tree import Tree
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 _MOST_ATTEMPTS = 5
 T = TypeVar("T")

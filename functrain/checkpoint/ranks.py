@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import torch.distributed as dist
@@ -20,14 +20,26 @@ from functrain.errors import (
 from functrain.tree import Tree, items
 from functrain.tree.placed import is_placed, require_all_ranks
 
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
-
 T = TypeVar("T")
 # A rank may wait this long for another one that writes to a slow disk.
 _LONGEST = timedelta(minutes=30)
 # How long ranks wait for each other to make a group; all of them are about to do it.
 _MEETING = timedelta(seconds=15)
+
+
+class World(Protocol):
+    """The ranks that save or load together, as ``functrain.distributed.World`` has them."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def group(self) -> Any: ...
+    def broadcast(self, value: T, source: int = 0) -> T: ...
+    def gathered(self, value: T) -> list[T]: ...
+    def barrier(self) -> None: ...
+    def failing_together(self) -> AbstractContextManager[None]: ...
 
 
 @attrs.frozen
@@ -132,7 +144,7 @@ def connect(world: World) -> World:
         # torch's default is half an hour, in which a rank that dies just now would be waited for.
         group = dist.new_group(backend="gloo", timeout=_MEETING)
         set_timeout(group, _LONGEST)
-    return attrs.evolve(world, group=group)
+    return attrs.evolve(world, group=group)  # type: ignore[misc]
 
 
 def disconnect(world: World) -> None:

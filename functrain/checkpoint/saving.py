@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from functrain.checkpoint.publishing import Write, write
-from functrain.checkpoint.ranks import agree, own_group, world_of
+from functrain.checkpoint.ranks import World, agree, own_group, world_of
 from functrain.checkpoint.snapshot import Snapshot, snapshot
 from functrain.errors.calls import explained
 from functrain.errors.paths import absolute
 from functrain.tree import Tree
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 
 @explained

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
@@ -15,7 +15,7 @@ from functrain.checkpoint.format.manifest import Manifest
 from functrain.checkpoint.loading import is_intact, read, verify
 from functrain.checkpoint.path_options import PathOptions
 from functrain.checkpoint.publishing import write
-from functrain.checkpoint.ranks import world_of
+from functrain.checkpoint.ranks import World, world_of
 from functrain.checkpoint.remote import choosing
 from functrain.checkpoint.remote.attempts import (
     Attempt,
@@ -37,9 +37,6 @@ from functrain.errors import (
 )
 from functrain.errors.paths import absolute
 from functrain.tree import Tree
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 
 def _absolute(url: str) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import torch
@@ -23,15 +23,12 @@ from functrain.checkpoint.format.placed import Holding
 from functrain.checkpoint.format.records import CHUNK
 from functrain.checkpoint.format.tensor_bytes import byte_range, memory
 from functrain.checkpoint.publishing import Write, write
-from functrain.checkpoint.ranks import Trouble
+from functrain.checkpoint.ranks import Trouble, World
 from functrain.checkpoint.snapshot import Snapshot
 from functrain.checkpoint.storage.writing import Hashes, hash_chunks, one_by_one
 from functrain.checkpoint.together.contents import Contents, Failure, Report, report
 from functrain.errors import DirectoryNotSharedError, RankFailedError, RankMismatchError
 from functrain.tree import path_string
-
-if TYPE_CHECKING:
-    from functrain.distributed.group import World
 
 _NOTHING: Any = None  # the argument of a broadcast from another rank
 _WINDOW = 16 << 20  # bytes that rank 0 asks for at once
