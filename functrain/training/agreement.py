@@ -12,7 +12,9 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import metadata
+from typing import TypeVar
 
+import attrs
 import torch
 import torch.distributed as dist
 from xxhash import xxh3_128_hexdigest
@@ -31,6 +33,7 @@ from functrain.distributed.launch import processes
 from functrain.errors import ConfigurationError, FunctrainWarning
 
 ALONE = World(0, 1)
+T = TypeVar("T")
 
 
 def world_of(program: AnyProgram, caller: str = "fit") -> World:
@@ -58,71 +61,79 @@ def started() -> int:
     return dist.get_world_size() if joined else processes(os.environ)
 
 
-def numbers(world: World, own: Sequence[float]) -> list[list[float]]:
-    """Return a few numbers of each rank, all of which call this."""
-    mine = torch.tensor(own, dtype=torch.float64)
-    if world.size == 1:
-        return [mine.tolist()]
-    table = torch.empty(world.size * len(own), dtype=torch.float64)
-    with world.failing_together():
-        all_gather(table, mine, group=world.group)
-    found: list[list[float]] = table.view(world.size, len(own)).tolist()
-    return found
+@attrs.frozen
+class Ranks:
+    """The processes of one run, which agree on what one of them alone knows.
 
+    Attributes:
+        world: of the processes, for messages between them.
+    """
 
-def first(world: World, own: float) -> float:
-    """Return the number of rank 0 on every rank."""
-    return own if world.size == 1 else numbers(world, [own])[0][0]
+    world: World = ALONE
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which has the files, the clock and most listeners."""
+        return self.world.rank == 0
 
-def any_rank(world: World, own: Sequence[str | None]) -> list[str | None]:
-    """Return for each question the answer of the first rank that has one, else ``None``."""
-    given = float(any(answer is not None for answer in own))
-    if world.size == 1 or not any(row[0] for row in numbers(world, [given])):
-        return list(own)
-    return [
-        next((answer for answer in answers if answer is not None), None)
-        for answers in zip(*world.gathered(list(own)), strict=True)
-    ]
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0 on every rank."""
+        return self.world.broadcast(value)
 
+    def first(self, own: float) -> float:
+        """Return the number of rank 0 on every rank."""
+        return own if self.world.size == 1 else self._numbers([own])[0][0]
 
-def require_same_run(
-    world: World, program: AnyProgram, source: Source, plan: dict[str, str]
-) -> None:
-    """Raise if the runs that the ranks are about to begin differ."""
-    if world.size == 1:
-        return
-    recipe = {f"{name} of the recipe": str(v) for name, v in program.recipe.describe().items()}
-    params = {k: leaf.fixed.model.params for k, leaf in program.leaves().items()}
-    shapes = {k: {p: list(t.shape) for p, t in own.items()} for k, own in params.items()}
-    own: dict[str, str | int] = {
-        "functrain": metadata.version("functrain"),
-        "torch": str(torch.__version__),
-        "threads of torch": torch.get_num_threads(),
-        "parameters": tree.digest(shapes),
-        **recipe,
-        **plan,
-    }
-    world.require_equal(own)
-    world.require_equal(facts(source))
+    def any_answers(self, own: Sequence[str | None]) -> list[str | None]:
+        """Return for each question the answer of the first rank that has one, else ``None``."""
+        has_answer = float(any(answer is not None for answer in own))
+        if self.world.size == 1 or not any(row[0] for row in self._numbers([has_answer])):
+            return list(own)
+        return [
+            next((answer for answer in answers if answer is not None), None)
+            for answers in zip(*self.world.gathered(list(own)), strict=True)
+        ]
 
+    def _numbers(self, own: Sequence[float]) -> list[list[float]]:
+        """Return a few numbers of each rank, all of which call this."""
+        mine = torch.tensor(own, dtype=torch.float64)
+        table = torch.empty(self.world.size * len(own), dtype=torch.float64)
+        with self.world.failing_together():
+            all_gather(table, mine, group=self.world.group)
+        found: list[list[float]] = table.view(self.world.size, len(own)).tolist()
+        return found
 
-def require_same_state(world: World, state: AnyState) -> None:
-    """Raise if ranks begin with other states, such as weights that each has drawn by itself."""
-    if world.size > 1:
-        steps = state.counters.step
-        world.require_equal({"step": steps, "state before the first step": tree.digest(state)})
+    def require_same_run(self, program: AnyProgram, source: Source, plan: dict[str, str]) -> None:
+        """Raise if the runs that the ranks are about to begin differ."""
+        if self.world.size == 1:
+            return
+        recipe = {f"{name} of the recipe": str(v) for name, v in program.recipe.describe().items()}
+        params = {k: leaf.fixed.model.params for k, leaf in program.leaves().items()}
+        shapes = {k: {p: list(t.shape) for p, t in own.items()} for k, own in params.items()}
+        own: dict[str, str | int] = {
+            "functrain": metadata.version("functrain"),
+            "torch": str(torch.__version__),
+            "threads of torch": torch.get_num_threads(),
+            "parameters": tree.digest(shapes),
+            **recipe,
+            **plan,
+        }
+        self.world.require_equal(own)
+        self.world.require_equal(facts(source))
 
+    def require_same_state(self, state: AnyState) -> None:
+        """Raise if ranks begin with other states, such as weights that each drew by itself."""
+        if self.world.size > 1:
+            step, digest = state.counters.step, tree.digest(state)
+            self.world.require_equal({"step": step, "state before the first step": digest})
 
-@contextlib.contextmanager
-def speaking_once(world: World) -> Iterator[None]:
-    """Show functrain's warnings on rank 0 alone; the others would repeat them."""
-    if world.rank == 0:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FunctrainWarning)
-        yield
+    @contextlib.contextmanager
+    def speaking_once(self) -> Iterator[None]:
+        """Show functrain's warnings on rank 0 alone; the others would repeat them."""
+        with warnings.catch_warnings() if self.world.rank else contextlib.nullcontext():
+            if self.world.rank:
+                warnings.simplefilter("ignore", FunctrainWarning)
+            yield
 
 
 def facts(source: Source) -> dict[str, str | int]:

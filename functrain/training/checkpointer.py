@@ -11,7 +11,7 @@ import attrs
 
 from functrain import tree
 from functrain.checkpoint import Checkpoints, Saver
-from functrain.checkpoint.run_state import LoopState, RunState
+from functrain.checkpoint.run_state import RunState
 from functrain.core.state import TrainState
 from functrain.data import Source
 from functrain.distributed.group import World
@@ -36,7 +36,7 @@ class Checkpointer:
         saver: writes to it, in the background or not.
         described: what each checkpoint records about the run.
         frozen: paths in a run state of parameters that are not trained.
-        newest: the step of the newest checkpoint, and whether nothing was pending in it.
+        newest: the step of the newest checkpoint, and whether nothing was left to do after it.
         in_flight: the state that is being saved, until its outcome is reported.
         contents_checked: whether the contents of the data were described a second time.
     """
@@ -63,13 +63,9 @@ class Checkpointer:
         )
         return cls(store, saver, plan, source, record_run(plan, source), frozen)
 
-    def has(self, train: TrainState, loop: LoopState) -> bool:
-        """Return whether this state is saved, or is being saved."""
-        return self.newest == (train.counters.step, loop.owed is None)
-
-    def resume(self, train: TrainState, loop: LoopState, info: dict[str, Any]) -> None:
-        """Note that a state was loaded from a checkpoint of this store."""
-        self.newest = (train.counters.step, loop.owed is None)
+    def resume(self, step: int, is_done: bool, info: dict[str, Any]) -> None:
+        """Note that a state was loaded from a checkpoint of this store; see ``newest``."""
+        self.newest = (step, is_done)
         kept: Record = {name: info[name] for name in ("parent", "initial") if name in info}
         self.described = {**without_unknown(self.described, info), **kept}
 

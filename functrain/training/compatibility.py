@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 from torch.utils.data import DataLoader, default_collate
 
+from functrain import tree
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.batch import count
 from functrain.core.protocol import AnyState, State
@@ -44,6 +45,28 @@ def check_seed(seed: int | None, train: AnyState, path: Path | None) -> None:
         f"seed={seed} has no effect on the run in {path.parent}, {own}. Choose another directory "
         f"for a run of that seed, or for one that begins with a state of this run by {other}"
     )
+
+
+def check_unused(state: AnyState | None, saved: AnyState) -> None:
+    """Refuse a new state of another seed; warn that a state which has made steps is not used."""
+    if state is None:
+        return
+    if state.counters.step == 0:
+        if state.rng.seed != saved.rng.seed:
+            raise RunChangedError(
+                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
+                f"resumes from its own checkpoint of step {saved.counters.step}, whose seed is "
+                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
+                "state= out"
+            )
+        return
+    if not tree.equal(state, saved):
+        warn(
+            f"the state of step {state.counters.step} that was given as state= is not used: the "
+            f"run resumes from its own checkpoint of step {saved.counters.step}. Choose another "
+            "directory to begin with the state, or leave state= out",
+            ResumeWarning,
+        )
 
 
 def ended_before(

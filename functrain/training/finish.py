@@ -7,9 +7,13 @@ import torch
 from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.core.state import TrainState, is_consumed
-from functrain.errors import CheckpointWriteError, ListenerError, NonFiniteWarning
+from functrain.errors import (
+    CheckpointWriteError,
+    ListenerError,
+    NonFiniteWarning,
+)
 from functrain.errors.base import warn
-from functrain.training import events, saving
+from functrain.training import events
 from functrain.training.decisions import warn_of_no_best
 from functrain.training.history import History, Run
 from functrain.training.limits import Ending
@@ -36,21 +40,20 @@ def ended(session: Session) -> Ending | None:
     """Return the limit that the run has reached, or the decision of early stopping."""
     all_stopped = "all members have stopped" if session.has_stopped else None
     stopped = session.loop.early_stop.get("stop") or all_stopped
-    return session.limit or (Ending("early_stop", stopped) if stopped else None)
+    return session.place.limit or (Ending("early_stop", stopped) if stopped else None)
 
 
 def stop_requested(session: Session) -> Ending | None:
     """Return the request of a listener or of a signal to stop, if any rank has one."""
-    session.hear_requests()
-    stop, signal = session.requested
+    stop, signal = session.requests()
     if stop is not None:
         return Ending("listener", stop)
-    return interrupted(session) if signal else None
+    return None if signal is None else interrupted(session)
 
 
 def interrupted(session: Session) -> Ending:
     """Return the ending that a received signal asks for."""
-    return Ending("interrupted", f"received {session.requested[1]}")
+    return Ending("interrupted", f"received {session.requests()[1]}")
 
 
 def save_after(session: Session, error: BaseException) -> None:
@@ -61,31 +64,32 @@ def save_after(session: Session, error: BaseException) -> None:
     if isinstance(error, ListenerError) and error.wrote_state:
         error.add_note(_STATE_WRITTEN)
         return
-    if session.world.size > 1:
+    if session.ranks.world.size > 1:
         error.add_note(_RANKS_LOST)
         return
     try:
-        saving.save(session)
-        saving.emit_saved(session, Saver.close)
+        session.save({})
+        session.report_saved(Saver.close)
     except (CheckpointWriteError, ListenerError) as second:
         error.add_note(f"the last state could not be saved: {second}")
 
 
 def finished(session: Session, ending: Ending) -> Run:
     """Save the last state, emit the last events, and return what ``fit`` returns."""
-    saving.save(session)
+    session.save({})
     # The sender of a signal may soon kill the process.
     grace = _GRACE if ending.reason == "interrupted" else None
-    saving.emit_saved(session, lambda saver: saver.close(grace))
+    session.report_saved(lambda saver: saver.close(grace))
     counters = session.train.counters
-    _warn_of_skipped(session, counters.step - session.first_step)
+    new_steps = counters.step - session.beginning.step
+    _warn_of_skipped(session, new_steps)
     if counters.batch:
         means = metrics.mean(session.loop.sums)
         means = in_fit(session.plan.program).reported(session.train, means)
         session.emit(events.EpochEnd(session.train, counters.epoch, means, False))
     session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
     # Rank 0 has the metrics of its listeners, too. The others go on once its files are written.
-    rows, seconds = session.world.broadcast((session.recorder.rows, session.seconds))
+    rows, seconds = session.ranks.broadcast((session.recorder.rows, session.seconds()))
     return Run(
         state=_best(session) if session.plan.restore_best else session.train,
         history=History(rows),
@@ -94,7 +98,7 @@ def finished(session: Session, ending: Ending) -> Run:
         directory=session.directory,
         best={name: one for name, one in session.loop.best.items() if name != "state"},
         seconds=seconds,
-        new_steps=counters.step - session.first_step,
+        new_steps=new_steps,
     )
 
 
@@ -103,9 +107,9 @@ def _warn_of_skipped(session: Session, made: int) -> None:
 
     The first steps in fp16 are meant to overflow until the loss scale fits.
     """
-    skipped = torch.as_tensor(session.train.counters.skipped - session.first_skipped)
+    skipped = torch.as_tensor(session.train.counters.skipped - session.beginning.skipped)
     useless = skipped >= made
-    first = session.first_scale
+    first = session.beginning.scale
     if first is not None and (last := session.train.loss_scale) is not None:
         useless &= (last["scale"] <= 1) | (last["scale"] > first["scale"] * 0.5**made)
     if made and bool(useless.any()):
@@ -129,5 +133,6 @@ def _best(session: Session) -> TrainState:
         return session.train
     if session.best_state is not None:
         return session.best_state
-    assert session.store is not None, "the best state is in memory or in a checkpoint"
-    return restore(session.store, session.plan.program, step, session.world)[0].train
+    assert session.checkpointer is not None, "the best state is in memory or in a checkpoint"
+    store, world = session.checkpointer.store, session.ranks.world
+    return restore(store, session.plan.program, step, world)[0].train

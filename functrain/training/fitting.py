@@ -17,7 +17,7 @@ from functrain.data.reading_errors import naming_dead_workers
 from functrain.errors import ConfigurationError
 from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd
-from functrain.training.agreement import speaking_once, world_of
+from functrain.training.agreement import Ranks, world_of
 from functrain.training.checkpointer import Checkpointer
 from functrain.training.choosing import Resume
 from functrain.training.decisions import Decisions, monitor_and_mode
@@ -33,9 +33,10 @@ from functrain.training.loop import run
 from functrain.training.phases import counting_epochs
 from functrain.training.plan import BatchLimits, Plan
 from functrain.training.progress.bar import default_bar
+from functrain.training.sanity import check_evaluation
 from functrain.training.session import Session
 from functrain.training.signals import Interrupts
-from functrain.training.start import check_evaluation, start
+from functrain.training.start import start
 from functrain.transforms.compile_cache import cached
 
 
@@ -145,7 +146,8 @@ def fit(
     if restore_best and store is not None and not store.keep_best:
         raise ConfigurationError("restore_best needs Checkpoints with keep_best of at least 1")
     program = counting_epochs(program if store is None else cached(program))
-    world = world_of(program)
+    ranks = Ranks(world_of(program))
+    world = ranks.world
     plan = Plan.of(
         program,
         until,
@@ -160,7 +162,7 @@ def fit(
     decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, plan.batch_limits.train(data))
-    bar = default_bar(progress, listeners) if world.rank == 0 else []
+    bar = default_bar(progress, listeners) if ranks.leads else []
     acknowledged = "finishing the step" + ("" if store is None else ", then saving")
     session = Session(
         plan=plan,
@@ -168,15 +170,14 @@ def fit(
         source=source,
         listeners=Listeners.of(listeners, world.rank, world.size, last=bar),
         checkpointer=None if store is None else Checkpointer.of(store, plan, source, world),
-        store=store,
-        world=world,
-        interrupts=Interrupts(acknowledged if world.rank == 0 else None),
+        ranks=ranks,
+        interrupts=Interrupts(acknowledged if ranks.leads else None),
     )
     together = world.failing_together
     # A failure is published before the session ends, which may take longer than others wait.
     closing = contextlib.closing(plan.evaluations)
     named = naming_dead_workers()
-    with speaking_once(world), together(), session, closing, together(), named:
+    with ranks.speaking_once(), together(), session.opened(), closing, together(), named:
         start(session, state, seed, resume, schedule_end)
         check_evaluation(session, plan.sanity_batches)
         return finished(session, run(session))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -75,47 +75,80 @@ def iterate(
     world_of(program, "iterate")
     program.require(state)
     program = counting_epochs(program)
-    source, sharing = source_of(program, data), sharing_of(program)
+    source = source_of(program, data)
     state, began = count_epochs(state, source), time.monotonic()
     limits = None if until is None else Limits.of(until)
     if limits is not None:
         steps = limits.steps(source.length, program.recipe.accumulate)
         state = scheduled(program, state, steps, schedule_end)
         program = guarded(program, steps, schedule_end)
+    first = state.counters.step
 
-    def ended() -> bool:
-        if limits is None:
-            return state.counters.epoch != first
+    def present() -> State:
+        return state
+
+    def has_ended() -> bool:
+        if limits is None:  # at the end of an epoch that had a step
+            return state.counters.batch == 0 and state.counters.step > first
         seconds = time.monotonic() - began if limits.timed else 0.0
         return limits.reached(Position.of(state, source.length, seconds)) is not None
 
     with naming_dead_workers(), contextlib.closing(source):
         if isinstance(source, IteratorSource):  # what it drops cannot be read again
             warn_of_replay(state, source)
-        first = state.counters.epoch
-        while not ended():
-            epoch, step = state.counters.epoch, state.counters.step
-            progress = EpochProgress.begin(state.counters)
-            accumulate = program.recipe.accumulate
-            for batch, ends_epoch in epoch_batches(source, state, accumulate, None, sharing):
-                state, metrics = advance(program, state, batch, ends_epoch)
-                progress.after(state.counters, ends_epoch)
+        for move in moves(program, source, present, has_ended):
+            state, metrics = make_move(program, state, move)
+            if metrics is not None:
                 yield state, metrics
-                if ended():
-                    return
-            if state.counters.epoch == epoch:
-                # The data ended before its own length said so, or had no more of this epoch.
-                progress.end()
-                state = with_fields(state, counters=state.counters.next_epoch())
-                first += state.counters.step == step
 
 
-def advance(
-    program: AnyProgram, state: State, batch: Batch, ends_epoch: bool
-) -> tuple[State, Metrics]:
-    """Make one step, and begin the next epoch after the last one of an epoch."""
-    state, metrics = program.train_step(state, batch)
-    if ends_epoch:
+class Move(NamedTuple):
+    """What a loop does next: it begins an epoch, makes a step, or ends an epoch without one.
+
+    Attributes:
+        has_step: whether a step is made, with ``batch``.
+        ends_epoch: whether the next epoch begins after it.
+    """
+
+    has_step: bool = False
+    batch: Batch = None
+    ends_epoch: bool = False
+
+
+def moves(
+    program: AnyProgram,
+    source: Source,
+    state: Callable[[], AnyState],
+    has_ended: Callable[[], bool],
+    saved: Any = None,
+) -> Iterator[Move]:
+    """Yield what a loop does next, epoch after epoch, until the run has ended.
+
+    ``state`` returns the state after the last move, from whose position the data is read.
+    ``saved`` is the loaded state of the source, on resumption.
+    """
+    accumulate, sharing = program.recipe.accumulate, sharing_of(program)
+    while not has_ended():
+        epoch, progress = state().counters.epoch, EpochProgress.begin(state().counters)
+        yield Move()
+        for batch, ends_epoch in epoch_batches(source, state(), accumulate, saved, sharing):
+            yield Move(True, batch, ends_epoch)
+            progress.after(state().counters, ends_epoch)
+            if has_ended():
+                return
+        saved = None
+        if state().counters.epoch == epoch:
+            # The data ended before its own length said so, or had no more of this epoch.
+            progress.end()
+            yield Move(ends_epoch=True)
+
+
+def make_move(program: AnyProgram, state: State, move: Move) -> tuple[State, Metrics | None]:
+    """Make the step of a move, if it has one, and begin the next epoch where one ends."""
+    metrics: Metrics | None = None
+    if move.has_step:
+        state, metrics = program.train_step(state, move.batch)
+    if move.ends_epoch:
         state = with_fields(state, counters=state.counters.next_epoch())
     return state, metrics
 

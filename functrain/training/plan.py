@@ -16,6 +16,7 @@ from functrain.data import as_source
 from functrain.data.source import LimitedSource
 from functrain.errors import ConfigurationError, LossError, RunChangedError
 from functrain.errors.validators import integer, optional
+from functrain.metrics.log_file import Row
 from functrain.metrics.mode import modes_of_metrics
 from functrain.schedules.schedule_end import ScheduleEnd, guarded
 from functrain.training.durations import Duration, Minutes, Samples, duration
@@ -124,6 +125,35 @@ class Evaluations:
         """Close the data of all sets."""
         for each in self.sets.values():
             each.data.close()
+
+
+@attrs.frozen
+class Due:
+    """What is due after a step; a part that is done is due no longer.
+
+    A checkpoint holds what is left, so a run that was interrupted in between does the rest.
+
+    Attributes:
+        epoch_end: whether the epoch ends.
+        evaluate: the names of the sets to evaluate.
+        save: whether to save.
+        row: the row of the step, which means and evaluations add to; ``None`` until it was read
+            from the device, and empty after a batch that made no step.
+    """
+
+    epoch_end: bool
+    evaluate: list[str]
+    save: bool
+    row: Row | None = None
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any] | None) -> Due | None:
+        """Return what a checkpoint holds."""
+        return None if record is None else cls(**record)
+
+    def row_with(self, values: Mapping[str, Any]) -> Row:
+        """Return the row with more values; it stays empty if the batch made no step."""
+        return {**self.row, **values} if self.row else {}
 
 
 _AT_LEAST_ONE = optional(integer(minimum=1))
@@ -252,15 +282,11 @@ class Plan:
         donating = guarded(self.donating, steps, schedule_end)
         return attrs.evolve(self, program=program, donating=donating)
 
-    def due(
-        self, before: Position, after: Position, ends_epoch: bool, last: bool
-    ) -> dict[str, Any] | None:
-        """Return what is due after a step, as a checkpoint holds it; ``None`` for nothing."""
+    def due(self, before: Position, after: Position, ends_epoch: bool, last: bool) -> Due | None:
+        """Return what is due after a step; ``None`` for nothing."""
         evaluate = self.evaluations.due(before, after, last)
         save = due(self.save_every, before, after) or last
-        if not (ends_epoch or evaluate or save):
-            return None
-        return {"epoch_end": ends_epoch, "evaluate": evaluate, "save": save, "row": None}
+        return Due(ends_epoch, evaluate, save) if ends_epoch or evaluate or save else None
 
 
 def _prefix(name: str, weights: Weights) -> str:

@@ -30,14 +30,14 @@ def logged_evaluations(session: Session, saved: RunState, path: Path) -> Callabl
     evaluated = tuple(f"{name}/" for name in names)
 
     def read_rows() -> list[Row]:
-        rows = read(log) if session.leads and log.exists() else []
+        rows = read(log) if session.ranks.leads and log.exists() else []
         wanted = (*evaluated, "epoch/")
         found = [
             {name: value for name, value in row.items() if name.startswith(wanted)}
             for row in rows
             if row["step"] <= last and any(name.startswith(evaluated) for name in row)
         ]
-        return session.world.broadcast(found)
+        return session.ranks.broadcast(found)
 
     return functools.cache(read_rows)
 
@@ -46,14 +46,13 @@ def with_best(
     session: Session, train: TrainState, loop: LoopState, path: Path, ended: str | None
 ) -> LoopState:
     """Load the best state so far unless the run directory has it; without it, forget the best."""
-    best, store, world = loop.best, session.store, session.world
+    best, checkpointer, world = loop.best, session.checkpointer, session.ranks.world
     if best["step"] == train.counters.step:
         session.best_state = train
         return loop
-    here = store is not None and best["step"] in store.steps()
-    found = (
-        _find_best(path, best, session.decisions.monitor) if session.leads and not here else None
-    )
+    here = checkpointer is not None and best["step"] in checkpointer.store.steps()
+    look = session.ranks.leads and not here
+    found = _find_best(path, best, session.decisions.monitor) if look else None
     here, found = world.broadcast((here, found))
     if here:
         return loop

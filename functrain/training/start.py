@@ -7,32 +7,22 @@ from typing import Any
 
 import attrs
 
-from functrain import tree
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
-from functrain.core.state import TrainState, is_averaged, lend
-from functrain.data import Source
+from functrain.core.state import TrainState, lend
 from functrain.data.description import outline
-from functrain.data.iterables import IteratorSource
-from functrain.data.stateful import StatefulSource
-from functrain.errors import ConfigurationError, ResumeWarning, RunChangedError
-from functrain.errors.base import warn
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
-from functrain.training.agreement import require_same_run, require_same_state
 from functrain.training.choosing import Resume, choose
-from functrain.training.evaluation import Interrupted
 from functrain.training.events import TrainBegin
-from functrain.training.finish import ended
 from functrain.training.log_owner import Writer
 from functrain.training.metrics_log import Recorder
-from functrain.training.monitored import check_given
 from functrain.training.one_model import in_fit
+from functrain.training.plan import Due
 from functrain.training.resume import copy_log, restore, set_aside, whole
 from functrain.training.resumed_decisions import logged_evaluations, with_best
 from functrain.training.run_record import is_given, record_initial, record_run
-from functrain.training.session import Session
-from functrain.tree.nodes import copy
+from functrain.training.session import Beginning, Session
 
 
 def start(
@@ -46,12 +36,12 @@ def start(
     if state is not None:
         session.plan.program.require(state)
     steps = session.plan.total_steps(session.source.length)
-    world = session.world
+    ranks = session.ranks
     others = {"resume": str(resume), "directory": str(session.directory), "seed": str(seed)}
     plan = {**session.plan.describe(), **others, "monitored": str(session.decisions.record())}
-    require_same_run(world, session.plan.program, session.source, plan)
+    ranks.require_same_run(session.plan.program, session.source, plan)
     # Only rank 0 looks at the directory, which may look otherwise to others or a moment later.
-    chosen = world.broadcast(choose(session.store, resume) if session.leads else None)
+    chosen = ranks.broadcast(choose(_store(session), resume) if ranks.leads else None)
     path, ended = None, None
     if chosen is None:
         _start_new(session, state, seed, steps, schedule_end)
@@ -61,13 +51,14 @@ def start(
         session.checkpointer.described["monitored"] = session.decisions.record()
         session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
     session.plan = session.plan.guarded(steps, schedule_end)
-    session.first_step = session.train.counters.step
-    # Copies, since a step may write to them.
-    session.first_skipped = copy(session.train.counters.skipped)
-    session.first_scale = copy(getattr(session.train, "loss_scale", None))
-    batches = session.source.length
+    session.beginning = Beginning.of(session.train)
+    batches, rank = session.source.length, ranks.world.rank
     config = _config(session, path)
-    session.emit(TrainBegin(session.train, steps, batches, path, ended, world.rank, config))
+    session.emit(TrainBegin(session.train, steps, batches, path, ended, rank, config))
+
+
+def _store(session: Session) -> Checkpoints | None:
+    return None if session.checkpointer is None else session.checkpointer.store
 
 
 def _config(session: Session, path: Path | None) -> dict[str, Any]:
@@ -104,13 +95,14 @@ def _start_new(
         state = compatibility.count_epochs(lend(state), session.source)
         compatibility.check_seed(seed, state, None)
         in_fit(program).require_unfinished(state)
-    require_same_state(session.world, program.gathered(state))
+    session.ranks.require_same_state(program.gathered(state))
     if session.checkpointer is not None:
         initial = record_initial(program, program.gathered(state), given)
         session.checkpointer.described["initial"] = initial
     session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
-    directory = session.directory if session.leads else None
+    session.move_to(session.source.length, None)
+    directory = session.directory if session.ranks.leads else None
     session.recorder = Recorder.begin(directory, 0, Writer.of(_config(session, None)))
 
 
@@ -126,9 +118,9 @@ def _resume(
     """Check and load a checkpoint; return its path, and how its run ended if nothing is left."""
     program, batches = session.plan.program, session.source.length
     directory, which = chosen
-    store = session.store
+    store = _store(session)
     origin = store if store and store.directory == directory else Checkpoints(directory)
-    saved, info, path = restore(origin, program, which, session.world)
+    saved, info, path = restore(origin, program, which, session.ranks.world)
     info = in_fit(program).check_record(info, path, saved.train)
     session.plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
@@ -142,10 +134,10 @@ def _resume(
     plan, source = session.plan, session.source
     now = record_run(plan, source) if checkpointer is None else checkpointer.described
     changes.check_unchanged(now, info, path, ended)
-    _check_unused(state, saved.train)
+    compatibility.check_unused(state, saved.train)
     if resume is True:
         _check_initial(program, state, saved.train, info, path)
-    before = session.before = compatibility.before_last_step(info, batches)
+    before = compatibility.before_last_step(info, batches)
     changed = loop.early_stop is not saved.loop.early_stop
     if ended:
         limit = None if before is None else limits.reached(before)
@@ -158,6 +150,7 @@ def _resume(
         loop = with_best(session, saved.train, loop, path, ended)
     train = with_resumed_schedule(program, saved.train, steps, schedule_end)
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
+    session.move_to(batches, before)
     return path, ended
 
 
@@ -166,22 +159,23 @@ def _load(
 ) -> None:
     """Go on from a checkpoint of this run directory, or of another whose log is copied."""
     session.train, session.loop, session.data_state = saved.train, saved.loop, saved.data
-    session.seconds_before = info.get("seconds", 0.0)
+    session.due = Due.read(session.loop.owed)
+    session.started -= info.get("seconds", 0.0)
     checkpointer, writer = session.checkpointer, None
     if checkpointer is not None and session.directory == origin.directory:
-        checkpointer.resume(session.train, session.loop, info)
-        if session.leads:
+        checkpointer.resume(session.train.counters.step, session.due is None, info)
+        if session.ranks.leads:
             set_aside(origin, session.train.counters.step)
     else:
         log_bytes = 0
         if checkpointer is not None:
-            if session.leads:
+            if session.ranks.leads:
                 own = checkpointer.store.directory
                 log_bytes = copy_log(path, own, session.loop.log_bytes)
             checkpointer.described["parent"] = str(path.absolute())
         session.loop = attrs.evolve(session.loop, log_bytes=log_bytes)
         writer = Writer.of(_config(session, path))
-    directory = session.directory if session.leads else None
+    directory = session.directory if session.ranks.leads else None
     session.recorder = Recorder.begin(directory, session.loop.log_bytes, writer)
     session.listeners.load_states(saved.listeners)
 
@@ -193,78 +187,3 @@ def _check_initial(program: Any, state: Any, saved: Any, info: dict[str, Any], p
     began = whole(program).init(saved.rng.seed) if state is None else state
     if began.counters.step == 0:
         changes.check_initial(record_initial(program, began, state is not None), info, path)
-
-
-def _check_unused(state: TrainState | None, saved: TrainState) -> None:
-    """Refuse a new state of another seed; warn that a state which has made steps is not used."""
-    if state is None:
-        return
-    if state.counters.step == 0:
-        if state.rng.seed != saved.rng.seed:
-            raise RunChangedError(
-                f"the state that was given as state= has the seed {state.rng.seed}, and the run "
-                f"resumes from its own checkpoint of step {saved.counters.step}, whose seed is "
-                f"{saved.rng.seed}. Choose another directory to begin with the state, or leave "
-                "state= out"
-            )
-        return
-    if not tree.equal(state, saved):
-        warn(
-            f"the state of step {state.counters.step} that was given as state= is not used: the "
-            f"run resumes from its own checkpoint of step {saved.counters.step}. Choose another "
-            "directory to begin with the state, or leave state= out",
-            ResumeWarning,
-        )
-
-
-def check_evaluation(session: Session, batches: int) -> None:
-    """Evaluate a few batches of each set, and keep none of the results.
-
-    Listeners hear nothing of it, and neither the state nor the log changes. An error leaves no
-    checkpoint behind: a run that had not begun begins from scratch.
-    """
-    plan = session.plan
-    if not batches:
-        return
-    _check_readable({name: each.data for name, each in plan.evaluations.sets.items()})
-    session.update_position(session.source.length)
-    if ended(session) is not None:
-        return
-    few, program = plan.evaluations.limited(batches), plan.program
-    whole = program.gathered(session.train)
-    try:
-        found = few.evaluated(program, whole, list(few.sets), _silent, session.interrupted)
-        seen, modes = session.world.broadcast(found)
-        if session.leads:
-            prefixes = few.prefixes(is_averaged(whole))
-            monitored = session.decisions.monitored()
-            check_given(monitored, seen, few.sets, prefixes, session.recorder.rows)
-        session.decisions.directed(seen, modes)
-    except Interrupted:
-        return  # the loop hears of the signal after the first step
-    except Exception as error:
-        error.add_note(f"in the evaluation before training, sanity_batches={batches}")
-        raise
-
-
-def _silent(event: object) -> None:
-    """Send an event to nobody."""
-
-
-def _check_readable(sets: dict[str, Source]) -> None:
-    if not sets:
-        raise ConfigurationError(
-            "sanity_batches has no effect without eval_data: give fit eval_data=, or leave it out"
-        )
-    for name, source in sets.items():
-        inner = source
-        while isinstance(held := getattr(inner, "data", None), Source):
-            inner = held
-        if isinstance(inner, IteratorSource | StatefulSource):
-            kind = type(inner.data).__name__
-            raise ConfigurationError(
-                f"sanity_batches: the evaluation data {name!r} is a {kind}, which can be read only "
-                "once or goes on where it was left, so that a few batches read before training "
-                "would be missing later. Give functrain.data.Batches, a DataLoader or a list, or "
-                "leave sanity_batches out"
-            )

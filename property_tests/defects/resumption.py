@@ -68,13 +68,13 @@ RESUMPTION = (
         "training/loop.py",
         (
             (
-                "            _decide(session, found, directions)\n"
-                "        _save_if_due(session, found)\n",
+                "            _decide(session, session.due, found, directions)\n"
+                "        _save_if_due(session, session.due, found)\n",
                 "            unobserved = session.train.scheduler\n"
-                "            _decide(session, found, directions)\n"
+                "            _decide(session, session.due, found, directions)\n"
                 "            observed = session.train\n"
                 "            session.train = attrs.evolve(observed, scheduler=unobserved)\n"
-                "        _save_if_due(session, found)\n"
+                "        _save_if_due(session, session.due, found)\n"
                 "        if found:\n"
                 "            session.train = observed\n",
             ),

@@ -29,11 +29,11 @@ DECISIONS = (
     defect(
         "the last step is evaluated twice",
         "training/loop.py",
-        "    saving.poll(session)\n",
-        "    if session.limit is not None:\n"
+        "    session.poll()\n",
+        "    if session.place.limit is not None:\n"
         "        sets, program = session.plan.evaluations, session.plan.program\n"
         "        sets.evaluated(program, session.train, [*sets.sets], session.emit, bool)\n"
-        "    saving.poll(session)\n",
+        "    session.poll()\n",
         "events: events_come_in_one_order",
     ),
     Defect(

@@ -35,8 +35,8 @@ PURITY = (
     ),
     defect(
         "a state that is held is donated",
-        "training/session.py",
-        "if is_lent(self.train) else",
+        "training/loop.py",
+        "if is_lent(session.train) else",
         "if False else",
         "run: held_states_keep_their_values",
     ),

@@ -28,7 +28,7 @@ from functrain.checkpoint.remote import RemoteCheckpoints
 from functrain.checkpoint.together import saving as saving_together
 from functrain.listeners import Mirror
 from functrain.training.resume import TYPES, expected
-from functrain.training.saving import save
+from functrain.training.session import Session
 
 # ``make properties`` asks for the long form, of another seed each time.
 LONG = os.environ.get("FUNCTRAIN_EXAMPLES") == "long"
@@ -116,7 +116,7 @@ def wide(directory: Path | ft.Checkpoints, until: str, listeners: Any = ()) -> N
 def measured(directory: Path, until: str) -> tuple[int, int]:
     """Return the bytes of the largest tensors that are made to load and to save."""
     loading, saving = Largest(), Largest()
-    restore = ft.Checkpoints.restore
+    restore, save = ft.Checkpoints.restore, Session.save
 
     def saved(*args: Any) -> None:
         with saving:
@@ -127,7 +127,7 @@ def measured(directory: Path, until: str) -> tuple[int, int]:
             return restore(*args, **options)
 
     with (
-        mock.patch("functrain.training.saving.save", saved),
+        mock.patch.object(Session, "save", saved),
         mock.patch.object(ft.Checkpoints, "restore", restored),
         mock.patch.object(saving_together, "_WINDOW", 1 << 20),
     ):
