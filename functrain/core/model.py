@@ -146,10 +146,17 @@ class FunctionalModule:
         ``differentiated`` are leaves that require gradients.
         """
         own = self.as_parameters(self.writes.owned(params), differentiated)
-        given = {**own, **_copies(buffers)}
-        self._in_places(given)
+        return self._made_with({**own, **_copies(buffers)}, training)
+
+    def with_weights(self, params: Tensors, buffers: Tensors) -> nn.Module:
+        """Return a module like the user's, in evaluation mode, with copies of these tensors."""
+        own = self.as_parameters(_copies(params), self.requires_grad)
+        return self._made_with({**own, **_copies(buffers)}, training=False)
+
+    def _made_with(self, tensors: Tensors, training: bool) -> nn.Module:
+        self._in_places(tensors)
         with turn():  # a step in another thread binds the module to its own tensors
-            module = self._copied(given)
+            module = self._copied(tensors)
         _flags(module).put(self.modes[training])
         return module
 

@@ -17,7 +17,7 @@ from functrain.core.gradients import by_autograd
 from functrain.core.loss import LossFunction, LossOutput, Metrics, computed
 from functrain.core.recipe import Evaluations, Recipe, StaticParts
 from functrain.core.rng import scoped
-from functrain.core.state import Donation, Tensors, TrainState, is_made_for
+from functrain.core.state import Donation, Tensors, TrainState, fields_of, is_made_for
 from functrain.tree import NamedDict
 
 
@@ -73,6 +73,34 @@ class StateReader:
     def loss_output(self, state: TrainState, batch: Batch, weights: str = "params") -> LossOutput:
         """Return the result of ``eval_step``, with the weight that averages over batches need."""
         return evaluation.loss_output(self.fixed, self._whole(state, batch), batch, weights)
+
+    def trained(self, state: TrainState, weights: str = "params") -> nn.Module:
+        """Return a module of the user's class with a state's weights, in evaluation mode.
+
+        It is an ordinary module, and shares no memory with the state: call it, export it, train it
+        on, or take its ``state_dict()``. Its weights keep their dtype; it knows nothing of the
+        program's precision.
+
+        Args:
+            state: not changed.
+            weights: ``"params"``, or ``"ema"`` for the averaged ones.
+
+        Raises:
+            ConfigurationError: ``weights`` is unknown, or the program keeps no average.
+            ParameterMismatchError: the state is of another model.
+
+        Example:
+            >>> import functrain as ft, torch
+            >>> loss = lambda model, batch: model(batch).square().mean()
+            >>> program = ft.program(nn.Linear(2, 1), loss, ft.optim.SGD(lr=0.1))
+            >>> state, _ = program.train_step(program.init(), torch.ones(4, 2))
+            >>> model = program.trained(state)
+            >>> torch.equal(model.weight, state.params["weight"]), model.training
+            (True, False)
+        """
+        whole = self._whole(state)
+        values = evaluation.weights_of(self.fixed, whole, weights)
+        return self.fixed.model.with_weights(values, fields_of(whole)["buffers"])
 
     def evaluating(
         self, state: TrainState, weights: str = "params", *, gradients: bool = False

@@ -99,6 +99,7 @@ def finished(session: Session, ending: Ending) -> Run:
         best={name: one for name, one in session.loop.best.items() if name != "state"},
         seconds=seconds,
         new_steps=new_steps,
+        program=session.plan.program,
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import attrs
+from torch import nn
 
+from functrain.core.protocol import require_plain
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
 from functrain.errors import ConfigurationError, LogError, UnknownNameError
@@ -212,10 +215,10 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-_MODEL = "with program.evaluating(run.state) as model: model(x)"
 # Attributes in other libraries, with their replacements.
 _ELSEWHERE = {
-    **dict.fromkeys(("model", "predict", "module"), _MODEL),
+    **dict.fromkeys(("module", "trained_model"), "run.model"),
+    "predict": "run.model(x), or functrain.predict(program, run.state, data)",
     **dict.fromkeys(("metrics", "log_history", "callback_metrics"), "run.history"),
     **dict.fromkeys(("losses", "loss"), 'run.history["loss"]'),
     "params": "run.state.params",
@@ -252,6 +255,22 @@ class Run:
     best: dict[str, Any]
     seconds: float
     new_steps: int | None = None
+    _program: Any = None
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """A module of the user's class with the weights of ``state``, in evaluation mode.
+
+        ``fit`` leaves the user's own module untrained. This one is made when it is first asked for,
+        and shares no memory with ``state``. ``program.trained(run.state, weights="ema")`` is one
+        with the averaged weights. If several processes train together, all of them ask for it.
+
+        Raises:
+            UnsupportedError: the program has several modules, or none.
+        """
+        require_plain(self._program, "run.model")
+        module: nn.Module = self._program.trained(self.state)
+        return module
 
     def __getattr__(self, name: str) -> Any:
         raise unknown_attribute("Run", name, type(self).__annotations__, _ELSEWHERE)
