@@ -98,15 +98,22 @@ class _Mps:
 
 @attrs.define(eq=False)
 class Draws:
-    """The generators of Python and NumPy that the steps of a program draw from.
+    """The generators that the steps of a program draw from.
 
     Attributes:
-        names: of those that were seen to move, or that the user named.
+        names: of Python's and NumPy's, those that were seen to move, or that the user named.
         scopes: how many there were.
+        from_torch: whether torch's was seen to move.
     """
 
     names: set[str] = attrs.field(factory=set)
     scopes: int = 0
+    from_torch: bool = False
+
+    @property
+    def are_none(self) -> bool:
+        """Whether steps were made, and none was seen to draw."""
+        return self.scopes > 0 and not self.names and not self.from_torch
 
     def lent(self) -> tuple[tuple[Any, ...], bool]:
         """Return the generators to lend to the next scope, and whether to watch them there."""
@@ -117,7 +124,9 @@ class Draws:
 
     def saw(self, moved: Iterable[str]) -> None:
         """Note generators that a scope drew from; warn where that was not one of the first."""
-        late = sorted(set(moved) - self.names)
+        found = set(moved)
+        self.from_torch |= "torch" in found
+        late = sorted(found - self.names - {"torch"})
         self.names.update(late)
         if late and self.scopes > _FIRST:
             warn(

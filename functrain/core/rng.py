@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 from xxhash import xxh3_64_intdigest
 
 from functrain.core.global_generators import Draws, device_generator, generators
@@ -174,13 +175,17 @@ class Scope:
             own.manual_seed(self._seed)
         for one in others:
             one.manual_seed(derive(self._seed, one.name))
-        self._started = [(one, one.get_state()) for one in others] if is_watched else []
+        self._started = [(one, one.get_state()) for one in lent] if is_watched else []
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not self._alone:  # its end must not fall into the step of another thread either
             self._lock = _take_turn()
         try:
-            moved = {one.name for one, state in self._started if one.get_state() != state}
+            moved = {
+                getattr(one, "name", "torch")
+                for one, state in self._started
+                if not _is_same(one.get_state(), state)
+            }
             for one, state in zip(self._lent, self._states, strict=True):
                 one.set_state(state)
             if moved and self._draws is not None:
@@ -188,6 +193,10 @@ class Scope:
         finally:
             self._no_autocast.__exit__(kind, error, trace)
             self._lock.release()
+
+
+def _is_same(state: Any, other: Any) -> bool:
+    return torch.equal(state, other) if isinstance(state, Tensor) else bool(state == other)
 
 
 def scoped(

@@ -58,7 +58,7 @@ class Batches:
             ``transform`` or ``collate`` is given, and so is a dataset with a method
             ``batch_at(indices)``, which returns a batch.
         batch_size: samples in a batch.
-        seed: root seed of order and augmentation.
+        seed: root seed of order and augmentation; by default the one of the run, and 0 without one.
         shuffle: whether to shuffle each epoch; otherwise the order is 0, 1, 2, ...
         drop_last: skip the last batch of an epoch if it is short.
         workers: processes that read ahead in :meth:`stream`; 0 reads in this process.
@@ -88,7 +88,9 @@ class Batches:
 
     dataset: Any
     batch_size: int = attrs.field(converter=plain, validator=integer(minimum=1))
-    seed: int = attrs.field(default=0, kw_only=True, converter=checked_seed)
+    seed: int | None = attrs.field(
+        default=None, kw_only=True, converter=attrs.converters.optional(checked_seed)
+    )
     shuffle: bool = attrs.field(default=True, kw_only=True, converter=plain, validator=BOOLEAN)
     drop_last: bool = attrs.field(default=False, kw_only=True, converter=plain, validator=BOOLEAN)
     workers: int = attrs.field(default=0, kw_only=True, validator=integer(minimum=0))
@@ -109,7 +111,8 @@ class Batches:
             dataset = hugging_face.dataset_of(self.dataset)
         if self.transform is None and self.collate is None and isinstance(dataset, BatchedDataset):
             return dataset
-        return SampleReader(dataset, self.transform, self.collate or default_collate, self.seed)
+        collate = self.collate or default_collate
+        return SampleReader(dataset, self.transform, collate, self.seed or 0)
 
     @samples.default
     def _count(self) -> int:
@@ -171,7 +174,7 @@ class Batches:
                 raise _of_the_sampler(self.sampler, epoch, first, last, found)
             return found
         if self.shuffle:
-            return Permutation(self.samples, self.seed, epoch).indices(first, last)
+            return Permutation(self.samples, self.seed or 0, epoch).indices(first, last)
         return torch.arange(first, last)
 
     def read(self, epoch: int, index: int, indices: Tensor, part: int | None = None) -> Any:
@@ -183,6 +186,16 @@ class Batches:
         except StopIteration as error:
             place = f"in batch_at, while reading batch {index} of epoch {epoch}"
             raise stopped(type(self.dataset).__name__, place) from error
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no seed has an effect: columns in order, with no code that may draw."""
+        in_order = not self.shuffle or self.sampler is not None
+        return in_order and not isinstance(self._reader, SampleReader)
+
+    def seeded(self, seed: int) -> Batches:
+        """Return batches by a seed, unless these have a seed of their own."""
+        return attrs.evolve(self, seed=seed) if self.seed is None else self
 
     def stream(self, epoch: int = 0, index: int = 0) -> Iterator[tuple[int, int, Any]]:
         """Yield all batches from a position on, epoch after epoch without end.
@@ -217,7 +230,8 @@ class Batches:
     def _order(self) -> str:
         if self.sampler is not None:
             return f"in the order of a {type(self.sampler).__name__}"
-        return f"shuffled by seed {self.seed}" if self.shuffle else "in order"
+        seed = "the seed of the run" if self.seed is None else f"seed {self.seed}"
+        return f"shuffled by {seed}" if self.shuffle else "in order"
 
 
 def _of_the_sampler(

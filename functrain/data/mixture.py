@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from functrain.core.rng import derive
-from functrain.data.source import Source, as_source
+from functrain.data.source import Source, as_source, take_seed
 from functrain.data.weights import AnyWeights, WeightedDraws, weights_of
 from functrain.errors import ConfigurationError, DataChangedError, EmptyDatasetError
 from functrain.errors.calls import explained
@@ -53,7 +53,7 @@ class Mixture:
             epoch; a list or a dict by name; ``ft.data.Temperature(T)``;
             ``ft.data.Interpolated({batch: weights, ...})``; or a pure function from the index of
             the batch (counted over all epochs) to a list or dict.
-        seed: root seed of the draws. The sources have their own seeds.
+        seed: root seed of the draws. The sources have their own seeds, by default 0.
         length: batches in an epoch; by default the sum over an epoch of each source.
         with_names: yield ``(name, batch)``, so that a loss can distinguish the sources.
 
@@ -105,7 +105,10 @@ class Mixture:
 
     def opened(self) -> dict[str, Source]:
         """Return each of the sources as a new :class:`Source`."""
-        return {name: as_source(data) for name, data in self.sources.items()}
+        opened = {name: as_source(data) for name, data in self.sources.items()}
+        for source in opened.values():
+            take_seed(source, 0)
+        return opened
 
     def to_source(self) -> MixtureSource:
         """Return the mixture as a :class:`Source`; :func:`as_source` calls this."""

@@ -94,6 +94,23 @@ class Wrapper:
         self.data.close()
 
 
+def take_seed(source: Source, seed: int) -> None:
+    """Let ``Batches`` without a seed take the one of the run."""
+    while isinstance(source, Wrapper):
+        source = source.data
+    if isinstance(source, BatchesSource):
+        source.batches = source.batches.seeded(seed)
+
+
+def takes_seed(source: Source) -> bool:
+    """Return whether the seed of a run may change what a source gives."""
+    while isinstance(source, Wrapper):
+        source = source.data
+    if isinstance(source, BatchesSource):
+        return source.batches.seed is None and not source.batches.is_plain
+    return not isinstance(source, ListSource)
+
+
 def as_source(data: Any) -> Source:
     """Convert any kind of data to a :class:`Source`.
 
@@ -175,7 +192,8 @@ class BatchesSource:
         return len(self.batches)
 
     def epoch(self, seed: int, epoch: int, start: int, saved: Any) -> Iterator[Batch]:
-        """Yield the batches of an epoch from ``start`` on, in the order by the seed of Batches."""
+        """Yield the batches of an epoch from ``start`` on."""
+        self.batches = self.batches.seeded(seed)
         if start >= self.length:
             return
         if self._at != (epoch, start):

@@ -7,8 +7,10 @@ import torch
 from functrain import metrics
 from functrain.checkpoint import Saver
 from functrain.core.state import TrainState, is_consumed
+from functrain.core.step import is_eager
 from functrain.errors import (
     CheckpointWriteError,
+    FunctrainWarning,
     ListenerError,
     NonFiniteWarning,
 )
@@ -83,6 +85,7 @@ def finished(session: Session, ending: Ending) -> Run:
     counters = session.train.counters
     new_steps = counters.step - session.beginning.step
     _warn_of_skipped(session, new_steps)
+    _warn_of_idle_seed(session)
     if counters.batch:
         means = metrics.mean(session.loop.sums)
         means = in_fit(session.plan.program).reported(session.train, means)
@@ -120,6 +123,20 @@ def _warn_of_skipped(session: Session, made: int) -> None:
             "were not finite: the weights are as they were before. Look for the first value that "
             'is not finite with functrain.program(..., nonfinite="raise")',
             NonFiniteWarning,
+        )
+
+
+def _warn_of_idle_seed(session: Session) -> None:
+    """Warn that runs of all seeds are the same, as no step has drawn from the seed either."""
+    seed, leaves = session.beginning.idle_seed, session.plan.program.leaves().values()
+    eager = all(is_eager(leaf.device_step) for leaf in leaves)  # others draw elsewhere
+    if seed is not None and eager and all(leaf.fixed.draws.are_none for leaf in leaves):
+        warn(
+            f"seed={seed} changed nothing: the model is a module with weights of its own, the data "
+            "has an order of its own, and no step drew random numbers. For weights by the seed "
+            "give a factory, functrain.program(lambda: Net(), ...); for an order by it, "
+            "functrain.data.Batches without a seed",
+            FunctrainWarning,
         )
 
 

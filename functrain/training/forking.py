@@ -12,10 +12,10 @@ def fork(state: State, seed: int | None = None) -> State:
     """Copy a state into memory of its own, optionally with another root seed.
 
     Another seed changes what steps draw from now on: dropout and all other randomness of model
-    and loss, and the order of data that takes its seed from the run (a ``DataLoader`` and other
-    iterables). Everything else stays: weights, moments, averages, the schedule with its horizon,
-    and the counters, so that the fork continues at the same place of the same epoch. The order of
-    ``ft.data.Batches`` has a seed of its own and stays too.
+    and loss, and the order of data that takes its seed from the run (``ft.data.Batches`` without a
+    seed, a ``DataLoader`` and other iterables). Everything else stays: weights, moments, averages,
+    the schedule with its horizon, and the counters, so that the fork continues at the same place of
+    the same epoch.
 
     Args:
         state: not changed; it may be donated afterwards.

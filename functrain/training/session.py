@@ -53,11 +53,13 @@ class Beginning:
     Attributes:
         skipped: the steps before it that were skipped.
         scale: the loss scale; ``None`` without one.
+        idle_seed: the seed of ``fit`` that neither weights nor data follow from, if it is so.
     """
 
     step: int
     skipped: Any
     scale: Any
+    idle_seed: int | None = None
 
     @classmethod
     def of(cls, state: TrainState) -> Beginning:

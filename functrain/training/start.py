@@ -11,6 +11,7 @@ from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
 from functrain.core.state import TrainState, lend
 from functrain.data.description import outline
+from functrain.data.source import take_seed, takes_seed
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
 from functrain.training.choosing import Resume, choose
@@ -42,8 +43,10 @@ def start(
     ranks.require_same_run(session.plan.program, session.source, plan)
     # Only rank 0 looks at the directory, which may look otherwise to others or a moment later.
     chosen = ranks.broadcast(choose(_store(session), resume) if ranks.leads else None)
-    path, ended = None, None
+    path, ended, idle_seed = None, None, None
     if chosen is None:
+        if state is None and is_given(session.plan.program) and not takes_seed(session.source):
+            idle_seed = seed
         _start_new(session, state, seed, steps, schedule_end)
     else:
         path, ended = _resume(session, chosen, state, seed, resume, steps, schedule_end)
@@ -51,7 +54,7 @@ def start(
         session.checkpointer.described["monitored"] = session.decisions.record()
         session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
     session.plan = session.plan.guarded(steps, schedule_end)
-    session.beginning = Beginning.of(session.train)
+    session.beginning = attrs.evolve(Beginning.of(session.train), idle_seed=idle_seed)
     batches, rank = session.source.length, ranks.world.rank
     config = _config(session, path)
     session.emit(TrainBegin(session.train, steps, batches, path, ended, rank, config))
@@ -96,9 +99,11 @@ def _start_new(
         compatibility.check_seed(seed, state, None)
         in_fit(program).require_unfinished(state)
     session.ranks.require_same_state(program.gathered(state))
+    take_seed(session.source, state.rng.seed)
     if session.checkpointer is not None:
         initial = record_initial(program, program.gathered(state), given)
-        session.checkpointer.described["initial"] = initial
+        begun = {**record_run(session.plan, session.source), "initial": initial}
+        session.checkpointer.described = begun
     session.train = scheduled(program, program.place(state), steps, schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
     session.move_to(session.source.length, None)
@@ -130,9 +135,12 @@ def _resume(
     )
     limits = session.plan.limits
     ended = compatibility.ended_before(saved, loop, info, limits, batches)
-    checkpointer = session.checkpointer
-    plan, source = session.plan, session.source
-    now = record_run(plan, source) if checkpointer is None else checkpointer.described
+    # Earlier versions gave Batches without a seed 0.
+    recorded = (info.get("data") or {}).get("seed")
+    take_seed(session.source, saved.train.rng.seed if recorded is None else recorded)
+    now = record_run(session.plan, session.source)
+    if session.checkpointer is not None:
+        session.checkpointer.described = now
     changes.check_unchanged(now, info, path, ended)
     compatibility.check_unused(state, saved.train)
     if resume is True:

@@ -69,8 +69,8 @@ DATA = (
     defect(
         "every epoch has the order of the first",
         "data/batches.py",
-        "Permutation(self.samples, self.seed, epoch)",
-        "Permutation(self.samples, self.seed, 0)",
+        "Permutation(self.samples, self.seed or 0, epoch)",
+        "Permutation(self.samples, self.seed or 0, 0)",
         "data: epochs_and_seeds_differ",
     ),
     defect(

@@ -283,7 +283,7 @@ def _nested() -> Tensor:
         (lambda: Batches(iter([1]), 2), UnsupportedError, "list_iterator has none"),
         (lambda: Batches({1, 2}, 2), UnsupportedError, "by index"),
         (lambda: Batches("text", 2), UnsupportedError, "by index"),
-        (lambda: Batches(X, 2, seed=None), ConfigurationError, "seed.*NoneType"),  # type: ignore[arg-type]
+        (lambda: Batches(X, 2, seed="7"), ConfigurationError, "seed.*str"),  # type: ignore[arg-type]
         (lambda: Batches(X, 2, shuffle="no"), ConfigurationError, "shuffle.*True or False"),  # type: ignore[arg-type]
         (lambda: Batches(X, 2, drop_last="no"), ConfigurationError, "drop_last.*True or False"),  # type: ignore[arg-type]
         (lambda: Batches((X.to_sparse_csr(), Y), 2), UnsupportedError, "column 0.*sparse_csr"),
