@@ -13,7 +13,7 @@ from functrain.core.protocol import AnyProgram, donating
 from functrain.core.schedule import Mode
 from functrain.core.state import is_averaged
 from functrain.data import as_source
-from functrain.data.source import LimitedSource
+from functrain.data.source import LimitedSource, take_seed
 from functrain.errors import ConfigurationError, LossError, RunChangedError
 from functrain.errors.validators import integer, optional
 from functrain.metrics.log_file import Row
@@ -300,7 +300,9 @@ def _limited(one: Evaluation, batches: int | None) -> Evaluation:
 
 def _as_evaluation(given: Any) -> Evaluation:
     one = given if isinstance(given, Evaluation) else Evaluation(given)
-    return attrs.evolve(one, data=as_source(one.data))
+    source = as_source(one.data)
+    take_seed(source, 0)  # the same order whatever the seed of the run
+    return attrs.evolve(one, data=source)
 
 
 def _listed(limits: dict[str, int]) -> str:

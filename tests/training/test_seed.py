@@ -63,11 +63,14 @@ def _steps(program: ft.Program, data: Any) -> Any:
 def test_a_run_of_an_earlier_version_keeps_the_order_that_it_had(tmp_path: Path) -> None:
     """Then the seed of the data was 0, whatever the run's was, and the record says so."""
     program = ft.program(plain(), loss, ft.optim.SGD(lr=0.1))
-    state = program.init(seed=3)
+    state, sets = program.init(seed=3), ft.data.Batches(X, 16)
     before = ft.data.Batches(X, 8, seed=0)
     whole = ft.fit(program, before, until="2 epochs", state=state)
-    ft.fit(program, before, until="5 steps", state=state, directory=tmp_path)
-    resumed = ft.fit(program, ft.data.Batches(X, 8), until="2 epochs", directory=tmp_path)
+    ft.fit(program, before, until="5 steps", state=state, directory=tmp_path, eval_data=sets)
+    info = read_manifest(ft.Checkpoints(tmp_path).path(5)).info
+    assert info["eval_data"]["eval"]["seed"] == 0
+    after = ft.data.Batches(X, 8)
+    resumed = ft.fit(program, after, until="2 epochs", directory=tmp_path, eval_data=sets)
     assert ft.tree.equal(resumed.state, whole.state)
 
 
