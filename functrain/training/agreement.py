@@ -86,8 +86,10 @@ class Ranks:
 
     def any_answers(self, own: Sequence[str | None]) -> list[str | None]:
         """Return for each question the answer of the first rank that has one, else ``None``."""
+        if self.world.size == 1:
+            return list(own)
         has_answer = float(any(answer is not None for answer in own))
-        if self.world.size == 1 or not any(row[0] for row in self._numbers([has_answer])):
+        if not any(row[0] for row in self._numbers([has_answer])):
             return list(own)
         return [
             next((answer for answer in answers if answer is not None), None)

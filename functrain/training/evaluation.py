@@ -20,7 +20,7 @@ from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.errors.validators import Validator, integer, optional
 from functrain.metrics import Mean, merged
-from functrain.training import iteration
+from functrain.training import epoch_progress
 from functrain.training.durations import Duration, duration
 from functrain.training.one_model import in_fit, whole
 
@@ -173,7 +173,7 @@ def _merged(
         one = answers.batch_of_one(batch)
         if not _has_samples(one, index):
             empty += 1
-            if empty >= iteration.MOST_EMPTY:
+            if empty >= epoch_progress.MOST_EMPTY:
                 raise EmptyDatasetError(
                     f"{empty} batches of the evaluation data in a row have no samples: check "
                     "its batches, or limit it, functrain.Evaluation(data, batches=...)"

@@ -7,25 +7,24 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import attrs
-
 from functrain.core.batch import Batch
 from functrain.core.batch_splitting import MicroBatches
 from functrain.core.loss import Metrics
 from functrain.core.protocol import AnyProgram, AnyState, State, require_program
-from functrain.core.state import Counters, with_fields
+from functrain.core.state import with_fields
 from functrain.data import Source, as_source
 from functrain.data.batch_parts import Sharing
 from functrain.data.iterables import IteratorSource
 from functrain.data.parts import by_parts, step_parts
 from functrain.data.reading_errors import naming_dead_workers
 from functrain.data.source import Wrapper
-from functrain.errors import DataChangedError, EmptyDatasetError, LengthWarning
+from functrain.errors import DataChangedError, LengthWarning
 from functrain.errors.base import warn
 from functrain.errors.calls import explained
 from functrain.schedules.schedule_end import ScheduleEnd, guarded, scheduled
 from functrain.training.agreement import world_of
 from functrain.training.compatibility import count_epochs, warn_of_replay
+from functrain.training.epoch_progress import EpochProgress
 from functrain.training.limits import Limits, Position, Until
 from functrain.training.phases import counting_epochs
 
@@ -233,45 +232,3 @@ def _warn_of_rest(source: Any) -> None:
         "correct the length of the loader",
         LengthWarning,
     )
-
-
-MOST_EMPTY = 10_000  # in a row; data that has an end is refused at the end of an epoch
-
-
-@attrs.define
-class EpochProgress:
-    """Progress of an epoch, so that no loop runs forever over data without samples.
-
-    Attributes:
-        step: updates made when a batch last had samples.
-        untrained: whether this epoch was read from its beginning and no batch has had samples.
-        empty: batches without samples since that one.
-    """
-
-    epoch: int
-    step: int
-    untrained: bool
-    empty: int = 0
-
-    @classmethod
-    def begin(cls, counters: Counters) -> EpochProgress:
-        """Begin with an epoch, or with the rest of one."""
-        return cls(counters.epoch, counters.step, counters.batch == 0)
-
-    def after(self, counters: Counters, ends_epoch: bool) -> None:
-        """Count a step; refuse an epoch without samples, and data that may have no end."""
-        if counters.step != self.step:
-            self.step, self.untrained, self.empty = counters.step, False, 0
-            return
-        self.empty += 1
-        if ends_epoch or self.empty >= MOST_EMPTY:
-            self.end()
-
-    def end(self) -> None:
-        """Refuse the epoch if it has ended without a sample."""
-        if self.untrained or self.empty >= MOST_EMPTY:
-            what = f"{self.empty} batches in a row without samples" if self.empty else "no batch"
-            raise EmptyDatasetError(
-                f"the data gave {what} in epoch {self.epoch}, so nothing can be trained on: "
-                "check the dataset, its sampler or filter, and the collate function"
-            )

@@ -20,7 +20,7 @@ import functrain as ft
 from functrain import errors, tree
 from functrain.data import Batches, Mixture, as_source, prefetched
 from functrain.finders import find_lr
-from functrain.training import iteration
+from functrain.training import epoch_progress
 from functrain.training.compatibility import count_epochs
 
 LENGTH, SIZE = 19, 4
@@ -75,7 +75,7 @@ class Lying(Unknown):
 @pytest.fixture(autouse=True)
 def guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Guarded, "guard", Askable())
-    monkeypatch.setattr(iteration, "MOST_EMPTY", 100)
+    monkeypatch.setattr(epoch_progress, "MOST_EMPTY", 100)
 
 
 def batches(**options: Any) -> Batches:
