@@ -22,6 +22,7 @@ from functrain.training.plan import Plan
 from functrain.training.run_record import (
     Record,
     record_inputs,
+    record_run,
     without_changing,
     without_unknown,
 )
@@ -33,7 +34,7 @@ class Checkpointer:
 
     Attributes:
         saver: writes to it, in the background or not.
-        described: what each checkpoint records about the run; filled in when it starts.
+        described: what each checkpoint records about the run.
         frozen: paths in a run state of parameters that are not trained.
         newest: the step of the newest checkpoint, and whether nothing was left to do after it.
         in_flight: the state that is being saved, until its outcome is reported.
@@ -60,7 +61,7 @@ class Checkpointer:
             for prefix, leaf in plan.program.leaves().items()
             for path in leaf.fixed.model.params.keys() - set(leaf.fixed.trainable)
         )
-        return cls(store, saver, plan, source, {}, frozen)
+        return cls(store, saver, plan, source, record_run(plan, source), frozen)
 
     def resume(self, step: int, is_done: bool, info: dict[str, Any]) -> None:
         """Note that a state was loaded from a checkpoint of this store; see ``newest``."""

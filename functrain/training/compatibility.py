@@ -82,12 +82,6 @@ def ended_before(
     return f"early_stop: {stopped}" if stopped else None
 
 
-def before_last_step(info: dict[str, Any], batches: int | None) -> Position | None:
-    """Return where the run of a checkpoint stood before its last step; ``None`` if unknown."""
-    found = info.get("before_last_step")
-    return None if found is None else Position.read(found, batches)
-
-
 def warn_of_longer_run(
     at: int, steps: int | None, limit: Ending | None, stopped: str | None, path: Path
 ) -> None:

@@ -36,7 +36,7 @@ from functrain.training.progress.bar import default_bar
 from functrain.training.sanity import check_evaluation
 from functrain.training.session import Session
 from functrain.training.signals import Interrupts
-from functrain.training.start import start
+from functrain.training.start import Given, start
 from functrain.transforms.compile_cache import cached
 
 
@@ -73,8 +73,9 @@ def fit(
             be reached ends the run.
         state: where a new run begins, by default ``program.init(seed)``. A resumed run continues
             from its checkpoint, and warns if it does not use a state that has made steps.
-        seed: for ``init``, by default 0. A resumed run and a given state have their own seed;
-            another one is an error.
+        seed: of the weights that a factory makes, of what steps draw, and of the order of
+            ``Batches`` without a seed; by default 0. A resumed run and a given state have their own
+            seed; another one is an error. Where a seed changes nothing, a warning says so.
         eval_data: one data set (its metrics are named ``eval/...``) or several by name, evaluated
             with the raw and, if there are any, the averaged weights. :class:`Evaluation` gives a
             set its own interval, weights, function or number of batches.
@@ -116,7 +117,7 @@ def fit(
         limit_eval_batches: evaluate at most so many batches of each set.
 
     Returns:
-        The run: last state, history, reason.
+        The run: trained module, last state, history, reason.
 
     Raises:
         ListenerError: a listener failed. Like any exception from loss or data it leaves a
@@ -178,7 +179,8 @@ def fit(
     closing = contextlib.closing(plan.evaluations)
     named = naming_dead_workers()
     with ranks.speaking_once(), together(), session.opened(), closing, together(), named:
-        start(session, state, seed, resume, schedule_end)
+        steps = plan.total_steps(source.length)
+        start(session, Given(state, seed, resume, schedule_end, steps))
         check_evaluation(session, plan.sanity_batches)
         return finished(session, run(session))
 

@@ -72,8 +72,10 @@ class Position:
             )
 
     @classmethod
-    def read(cls, record: Mapping[str, Any], batches: int | None) -> Position:
+    def read(cls, record: Mapping[str, Any] | None, batches: int | None) -> Position | None:
         """Return a position from its fields in a checkpoint, in epochs of ``batches``."""
+        if record is None:
+            return None
         batch = record["batch"] if batches is None else min(record["batch"], batches)
         return cls(**{**record, "batch": batch, "batches": batches})
 

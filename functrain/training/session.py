@@ -59,13 +59,13 @@ class Beginning:
     step: int
     skipped: Any
     scale: Any
-    idle_seed: int | None = None
+    idle_seed: int | None
 
     @classmethod
-    def of(cls, state: TrainState) -> Beginning:
+    def of(cls, state: TrainState, idle_seed: int | None) -> Beginning:
         """Copy the counts of a state, since a step may write to them."""
         counters, scale = state.counters, getattr(state, "loss_scale", None)
-        return cls(counters.step, copy(counters.skipped), copy(scale))
+        return cls(counters.step, copy(counters.skipped), copy(scale), idle_seed)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -9,55 +9,72 @@ import attrs
 
 from functrain.checkpoint import Checkpoints
 from functrain.checkpoint.run_state import LoopState, RunState
-from functrain.core.state import TrainState, lend
+from functrain.core.state import lend
 from functrain.data.description import outline
 from functrain.data.source import take_seed, takes_seed
 from functrain.schedules.schedule_end import ScheduleEnd, scheduled, with_resumed_schedule
 from functrain.training import changes, compatibility
 from functrain.training.choosing import Resume, choose
 from functrain.training.events import TrainBegin
+from functrain.training.limits import Position
 from functrain.training.log_owner import Writer
 from functrain.training.metrics_log import Recorder
 from functrain.training.one_model import in_fit
 from functrain.training.plan import Due
 from functrain.training.resume import copy_log, restore, set_aside, whole
 from functrain.training.resumed_decisions import logged_evaluations, with_best
-from functrain.training.run_record import is_given, record_initial, record_run
+from functrain.training.run_record import Record, is_given, record_initial, record_run
 from functrain.training.session import Beginning, Session
 
 
-def start(
-    session: Session,
-    state: Any,
-    seed: int | None,
-    resume: Resume,
-    schedule_end: ScheduleEnd,
-) -> None:
+@attrs.frozen
+class Given:
+    """What ``fit`` was given about the beginning of a run.
+
+    Attributes:
+        state: where a new run begins.
+        seed: of a new run.
+        steps: the updates that the limits allow, where known.
+    """
+
+    state: Any
+    seed: int | None
+    resume: Resume
+    schedule_end: ScheduleEnd
+    steps: int | None
+
+
+def start(session: Session, given: Given) -> None:
     """Give a session its first state, and emit ``TrainBegin``."""
-    if state is not None:
-        session.plan.program.require(state)
-    steps = session.plan.total_steps(session.source.length)
-    ranks = session.ranks
-    others = {"resume": str(resume), "directory": str(session.directory), "seed": str(seed)}
-    plan = {**session.plan.describe(), **others, "monitored": str(session.decisions.record())}
-    ranks.require_same_run(session.plan.program, session.source, plan)
+    plan, ranks = session.plan, session.ranks
+    if given.state is not None:
+        plan.program.require(given.state)
+    shown = {"resume": given.resume, "directory": session.directory, "seed": given.seed}
+    others = {**shown, "monitored": session.decisions.record()}
+    texts = {**plan.describe(), **{name: str(value) for name, value in others.items()}}
+    ranks.require_same_run(plan.program, session.source, texts)
     # Only rank 0 looks at the directory, which may look otherwise to others or a moment later.
-    chosen = ranks.broadcast(choose(_store(session), resume) if ranks.leads else None)
+    chosen = ranks.broadcast(choose(_store(session), given.resume) if ranks.leads else None)
     path, ended, idle_seed = None, None, None
     if chosen is None:
-        if state is None and is_given(session.plan.program) and not takes_seed(session.source):
-            idle_seed = seed
-        _start_new(session, state, seed, steps, schedule_end)
+        idle_seed = _idle_seed(session, given)
+        _start_new(session, given)
     else:
-        path, ended = _resume(session, chosen, state, seed, resume, steps, schedule_end)
+        path, ended = _resume(session, chosen, given)
     if session.checkpointer is not None:
         session.checkpointer.described["monitored"] = session.decisions.record()
-        session.checkpointer.described["batch_limits"] = session.plan.batch_limits.describe()
-    session.plan = session.plan.guarded(steps, schedule_end)
-    session.beginning = attrs.evolve(Beginning.of(session.train), idle_seed=idle_seed)
+        session.checkpointer.described["batch_limits"] = plan.batch_limits.describe()
+    session.plan = plan.guarded(given.steps, given.schedule_end)
+    session.beginning = Beginning.of(session.train, idle_seed)
     batches, rank = session.source.length, ranks.world.rank
     config = _config(session, path)
-    session.emit(TrainBegin(session.train, steps, batches, path, ended, rank, config))
+    session.emit(TrainBegin(session.train, given.steps, batches, path, ended, rank, config))
+
+
+def _idle_seed(session: Session, given: Given) -> int | None:
+    """Return the seed of a new run if neither its weights nor its data follow from it."""
+    has_weights = given.state is None and is_given(session.plan.program)
+    return given.seed if has_weights and not takes_seed(session.source) else None
 
 
 def _store(session: Session) -> Checkpoints | None:
@@ -83,28 +100,29 @@ def _config(session: Session, path: Path | None) -> dict[str, Any]:
     }
 
 
-def _start_new(
-    session: Session,
-    state: TrainState | None,
-    seed: int | None,
-    steps: int | None,
-    schedule_end: ScheduleEnd,
-) -> None:
-    program, given = session.plan.program, state is not None
+def _seed_data(session: Session, seed: int) -> None:
+    """Let data without a seed take one, and record it."""
+    take_seed(session.source, seed)
+    if session.checkpointer is not None:
+        session.checkpointer.described["data"] |= outline(session.source)
+
+
+def _start_new(session: Session, given: Given) -> None:
+    program, state = session.plan.program, given.state
     if state is None:
         # Whole at first: each rank might have drawn other weights.
-        state = whole(program).init(0 if seed is None else seed)
+        state = whole(program).init(0 if given.seed is None else given.seed)
     else:
         state = compatibility.count_epochs(lend(state), session.source)
-        compatibility.check_seed(seed, state, None)
+        compatibility.check_seed(given.seed, state, None)
         in_fit(program).require_unfinished(state)
-    session.ranks.require_same_state(program.gathered(state))
-    take_seed(session.source, state.rng.seed)
+    gathered = program.gathered(state)
+    session.ranks.require_same_state(gathered)
+    _seed_data(session, state.rng.seed)
     if session.checkpointer is not None:
-        initial = record_initial(program, program.gathered(state), given)
-        begun = {**record_run(session.plan, session.source), "initial": initial}
-        session.checkpointer.described = begun
-    session.train = scheduled(program, program.place(state), steps, schedule_end)
+        initial = record_initial(program, gathered, given.state is not None)
+        session.checkpointer.described["initial"] = initial
+    session.train = scheduled(program, program.place(state), given.steps, given.schedule_end)
     session.loop = LoopState.initial(session.decisions.initial())
     session.move_to(session.source.length, None)
     directory = session.directory if session.ranks.leads else None
@@ -112,54 +130,68 @@ def _start_new(
 
 
 def _resume(
-    session: Session,
-    chosen: tuple[Path, int | str | Path],
-    state: TrainState | None,
-    seed: int | None,
-    resume: Resume,
-    steps: int | None,
-    schedule_end: ScheduleEnd,
+    session: Session, chosen: tuple[Path, int | str | Path], given: Given
 ) -> tuple[Path, str | None]:
     """Check and load a checkpoint; return its path, and how its run ended if nothing is left."""
-    program, batches = session.plan.program, session.source.length
+    plan, batches = session.plan, session.source.length
     directory, which = chosen
     store = _store(session)
     origin = store if store and store.directory == directory else Checkpoints(directory)
-    saved, info, path = restore(origin, program, which, session.ranks.world)
-    info = in_fit(program).check_record(info, path, saved.train)
-    session.plan.batch_limits.check(info, path)
+    saved, info, path = restore(origin, plan.program, which, session.ranks.world)
+    info = in_fit(plan.program).check_record(info, path, saved.train)
+    plan.batch_limits.check(info, path)
     compatibility.check_position(saved.train, batches)
-    compatibility.check_seed(seed, saved.train, path)
-    loop = session.decisions.resumed(
-        saved.loop, info.get("monitored"), logged_evaluations(session, saved, path)
-    )
-    limits = session.plan.limits
-    ended = compatibility.ended_before(saved, loop, info, limits, batches)
-    # Earlier versions gave Batches without a seed 0.
-    recorded = (info.get("data") or {}).get("seed")
-    take_seed(session.source, saved.train.rng.seed if recorded is None else recorded)
-    now = record_run(session.plan, session.source)
-    if session.checkpointer is not None:
-        session.checkpointer.described = now
-    changes.check_unchanged(now, info, path, ended)
-    compatibility.check_unused(state, saved.train)
-    if resume is True:
-        _check_initial(program, state, saved.train, info, path)
-    before = compatibility.before_last_step(info, batches)
-    changed = loop.early_stop is not saved.loop.early_stop
-    if ended:
-        limit = None if before is None else limits.reached(before)
-        stopped = loop.early_stop.get("stop") if changed else None
-        at = saved.train.counters.step
-        compatibility.warn_of_longer_run(at, steps, limit, stopped, path)
-    if changed:
-        in_fit(program).warn_of_stopped(saved.train, path)
-    if session.plan.restore_best and isinstance(loop.best["step"], int):
+    compatibility.check_seed(given.seed, saved.train, path)
+    rows = logged_evaluations(session, saved, path)
+    loop = session.decisions.resumed(saved.loop, info.get("monitored"), rows)
+    ended = compatibility.ended_before(saved, loop, info, plan.limits, batches)
+    _check_record(session, given, saved.train, info, path, ended)
+    before = Position.read(info.get("before_last_step"), batches)
+    _warn_of_end(session, saved, loop, before, path, ended)
+    if plan.restore_best and isinstance(loop.best["step"], int):
         loop = with_best(session, saved.train, loop, path, ended)
-    train = with_resumed_schedule(program, saved.train, steps, schedule_end)
+    train = with_resumed_schedule(plan.program, saved.train, given.steps, given.schedule_end)
     _load(session, attrs.evolve(saved, train=train, loop=loop), origin, info, path)
     session.move_to(batches, before)
     return path, ended
+
+
+def _check_record(
+    session: Session, given: Given, saved: Any, info: Record, path: Path, ended: str | None
+) -> None:
+    """Compare the program, the data and the given state with those of the run."""
+    # Earlier versions gave Batches without a seed 0.
+    recorded = (info.get("data") or {}).get("seed")
+    _seed_data(session, saved.rng.seed if recorded is None else recorded)
+    plan, program, state = session.plan, session.plan.program, given.state
+    checkpointer = session.checkpointer
+    now = record_run(plan, session.source) if checkpointer is None else checkpointer.described
+    changes.check_unchanged(now, info, path, ended)
+    compatibility.check_unused(state, saved)
+    if given.resume is not True or (state is None and not is_given(program)):
+        return  # the weights that a factory makes are a function of the seed
+    began = whole(program).init(saved.rng.seed) if state is None else state
+    if began.counters.step == 0:
+        changes.check_initial(record_initial(program, began, state is not None), info, path)
+
+
+def _warn_of_end(
+    session: Session,
+    saved: RunState,
+    loop: LoopState,
+    before: Position | None,
+    path: Path,
+    ended: str | None,
+) -> None:
+    """Warn of a run that went on beyond the limits or rules of this call."""
+    changed = loop.early_stop is not saved.loop.early_stop
+    if ended:
+        limit = None if before is None else session.plan.limits.reached(before)
+        stopped = loop.early_stop.get("stop") if changed else None
+        at, steps = saved.train.counters.step, session.plan.total_steps(session.source.length)
+        compatibility.warn_of_longer_run(at, steps, limit, stopped, path)
+    if changed:
+        in_fit(session.plan.program).warn_of_stopped(saved.train, path)
 
 
 def _load(
@@ -186,12 +218,3 @@ def _load(
     directory = session.directory if session.ranks.leads else None
     session.recorder = Recorder.begin(directory, session.loop.log_bytes, writer)
     session.listeners.load_states(saved.listeners)
-
-
-def _check_initial(program: Any, state: Any, saved: Any, info: dict[str, Any], path: Path) -> None:
-    """Compare the weights of a given state or module with those that the run began with."""
-    if state is None and not is_given(program):  # a factory's are a function of the seed
-        return
-    began = whole(program).init(saved.rng.seed) if state is None else state
-    if began.counters.step == 0:
-        changes.check_initial(record_initial(program, began, state is not None), info, path)

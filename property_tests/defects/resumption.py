@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .defect import Defect, defect
 
-_TRAIN = "    train = with_resumed_schedule(program, saved.train, steps, schedule_end)\n"
+_TRAIN = "with_resumed_schedule(plan.program, saved.train, given.steps, given.schedule_end)"
 _LOOP = (
     "    session.train, session.loop, session.data_state = saved.train, saved.loop, saved.data\n"
 )
@@ -12,7 +12,9 @@ _LOOP = (
 
 def _reset(part: str) -> Defect:
     """Reset a part of the training state to its initial value."""
-    new = _TRAIN.replace("saved.train", f"attrs.evolve(saved.train, {part}=program.init(0).{part})")
+    new = _TRAIN.replace(
+        "saved.train", f"attrs.evolve(saved.train, {part}=plan.program.init(0).{part})"
+    )
     name = f"{part} is reset on resumption"
     return defect(name, "training/start.py", _TRAIN, new, "resumption: cuts_leave_no_trace")
 
@@ -52,8 +54,8 @@ RESUMPTION = (
     defect(
         "the rule of early stopping is reset",
         "training/start.py",
-        'saved.loop, info.get("monitored"), logged_evaluations(session, saved, path)',
-        "attrs.evolve(saved.loop, early_stop=session.decisions.initial())",
+        'saved.loop, info.get("monitored"), rows)',
+        "attrs.evolve(saved.loop, early_stop=session.decisions.initial()))",
         "resumption: cuts_leave_no_trace",
     ),
     defect(
