@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
@@ -87,7 +88,8 @@ def _of_tensor(tensor: Tensor) -> bytes:
         return state.digest()
     state = xxh3_128(f"{tensor.dtype}{tuple(tensor.shape)};".encode())
     if tensor.numel():
-        state.update(to_bytes(tensor).cpu().numpy().data)
+        # Not by Tensor.numpy(), after which the tensor could never be resized.
+        state.update(np.from_dlpack(to_bytes(tensor).cpu()).data)
     return state.digest()
 
 
