@@ -54,12 +54,13 @@ def _loss_output(
         watched = set() if is_below_func() else seen.writes.suspects(lent, fixed.trainable)
         params = fixed.model.writes.owned(seen.writes.owned(lent, watched))
         buffers = {path: tensor.clone() for path, tensor in fields_of(state)["buffers"].items()}
-        leaves = fixed.model.as_parameters(params, fixed.trainable if gradients else ())
+        # Not named, since settled() below asks whether anybody keeps their memory.
+        as_parameters, trained = fixed.model.as_parameters, fixed.trainable if gradients else ()
         with (
             torch.set_grad_enabled(gradients),
             scoped(stream, device, draws=seen.draws),
             precision.autocast(fixed.recipe.precision, device),
-            fixed.model.bound(leaves, buffers, False) as module,
+            fixed.model.bound(as_parameters(params, trained), buffers, False) as module,
         ):
 
             def computing() -> LossOutput:

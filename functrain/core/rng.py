@@ -196,7 +196,8 @@ class Scope:
 
 
 def _is_same(state: Any, other: Any) -> bool:
-    return torch.equal(state, other) if isinstance(state, Tensor) else bool(state == other)
+    """Compare states of a generator; ``torch.equal`` takes no tensors below ``FakeTensorMode``."""
+    return bool(state.tolist() == other.tolist() if isinstance(state, Tensor) else state == other)
 
 
 def scoped(

@@ -159,7 +159,8 @@ def fit(
         sanity_batches,
         BatchLimits(limit_train_batches, limit_eval_batches),
     )
-    rules: type[Decisions] = getattr(program, "decisions", Decisions)
+    own: Any = program if hasattr(type(program), "decisions") else None
+    rules: type[Decisions] = Decisions if own is None else own.decisions
     decisions = rules.of(program, rule, store, restore_best)
     decisions.check(plan.evaluations)
     source = source_of(program, plan.batch_limits.train(data))

@@ -52,8 +52,8 @@ DECISIONS = (
     defect(
         "an evaluation weighs its batches alike",
         "training/evaluation.py",
-        "by_member.of_batch(program, value, weight)",
-        "by_member.of_batch(program, value, weight * 0 + 1)",
+        "answers.metric(value, weight)",
+        "answers.metric(value, weight * 0 + 1)",
         "run: an_evaluation_weighs_every_sample_alike",
     ),
     defect(
