@@ -197,7 +197,7 @@ class Parts:
             for path, grad in grads.items():
                 wide = widened(grad)
                 # As in the mean of the loss, the NaN of a part without tokens does not count.
-                _add(total, path, (wide * weight.to(wide.dtype)).masked_fill(is_nothing, 0))
+                _add(total, path, (wide * weight.to(wide.dtype)).masked_fill_(is_nothing, 0))
             found.loss_outputs.append(loss_output)
             found.weights.append(weight)
             found.buffers.append(after)

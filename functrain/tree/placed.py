@@ -38,7 +38,7 @@ def alone(reason: str) -> Iterator[None]:
         >>> with alone("only rank 0 reads the file."):
         ...     require_all_ranks("the mean of all ranks")
         Traceback (most recent call last):
-        functrain.errors.AloneError: the mean of all ranks needs every rank, but only...
+        functrain.errors.RankMismatchError: the mean of all ranks needs every rank, but only...
     """
     token = _alone.set(reason)
     try:

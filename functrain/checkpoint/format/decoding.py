@@ -76,7 +76,7 @@ def decode(
         >>> decode({"lr": {"$tuple": [0.1, None]}}, [])
         {'lr': (0.1, None)}
     """
-    allowed = {**families, **{qualified_name(cls): cls for cls in types}}
+    allowed = {**{qualified_name(cls): cls for cls in types}, **families}
     return _decode(json, like, _Decoding(tensors, allowed), ())
 
 
