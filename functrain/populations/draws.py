@@ -130,31 +130,15 @@ def _key(state: Tensor) -> bytes:
 
 
 class MemberDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, a random operation below vmap draws for each member from a stream of its own.
-
-    Attributes:
-        drew_in_forward: whether there was one within :meth:`forward`.
-        drew_elsewhere: whether there was another one.
-    """
+    """Within it, a random operation below vmap draws for each member from a stream of its own."""
 
     def __init__(self, streams: Streams) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._streams, self._is_forward = streams, False
-        self.drew_in_forward = self.drew_elsewhere = False
-
-    @contextlib.contextmanager
-    def forward(self, enters: bool) -> Iterator[None]:
-        """Tell the draws of a forward pass from others; it may be all that is within the mode."""
-        self._is_forward = True
-        with self if enters else contextlib.nullcontext():
-            yield
-        self._is_forward = False
+        self._streams = streams
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not draws(func, args, kwargs):
             return func(*args, **(kwargs or {}))
-        self.drew_in_forward |= self._is_forward
-        self.drew_elsewhere |= not self._is_forward
         draw = described(func, args, kwargs or {}, self._streams.members)
         if is_in_place(func):
             into = args[0].unbind()

@@ -20,11 +20,11 @@ from functrain.core.rng import scoped
 from functrain.core.state import TrainState
 from functrain.populations import states
 from functrain.populations.batches import parts
-from functrain.populations.draws import MemberDraws, Streams, refuse_other_generators, streams_of
+from functrain.populations.draws import refuse_other_generators, streams_of
 from functrain.populations.formulas import mappable
-from functrain.populations.members import UnseenDrawError, mapped, member_of, rows, stacked
+from functrain.populations.members import mapped, member_of, rows, stacked
 from functrain.populations.states import seeds_of
-from functrain.populations.step import Seen
+from functrain.populations.step import draw_by_member
 from functrain.transforms.graph.inputs import flatten, with_tensors
 from functrain.transforms.hyperparameters import replaced
 
@@ -59,22 +59,12 @@ def evaluated(
         trees = rows(held, some), rows(hyperparameters, some), own
         evaluate_members = functools.partial(mapped, of_one, axes, *trees)
         with scoped(seed, device):
-            return _draw(evaluate_members, streams, pop.seen_in_evaluation)
+            found: LossOutput = draw_by_member(evaluate_members, streams, pop.seen_in_evaluation)
+        return found
 
     with torch.set_grad_enabled(recipe.eval_gradients):
         loss_output: LossOutput = joined(list(map(of_some, pop.chunks)))
     return loss_output._replace(value=loss_output.value.detach())
-
-
-def _draw(evaluate_members: Callable[..., LossOutput], streams: Streams, seen: Seen) -> LossOutput:
-    """Evaluate members, under the mode that draws by member once an evaluation has drawn."""
-    if not seen.forward:
-        try:
-            return evaluate_members(randomness="error")
-        except UnseenDrawError:
-            seen.forward = True
-    with MemberDraws(streams):
-        return evaluate_members()
 
 
 def one_by_one(

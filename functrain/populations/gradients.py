@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,13 +19,10 @@ from functrain.transforms.torch_internals import GradLevel, grad_level
 HOOKS = "torch.func does not support hooks on saved tensors"
 
 
-def of_member(
-    given: GradientInputs, draws: Callable[[], AbstractContextManager[object]] = nullcontext
-) -> Gradients:
+def of_member(given: GradientInputs) -> Gradients:
     """Return the gradients; as by autograd, none of a parameter that the loss does not depend on.
 
-    Of such a parameter ``torch.func.grad`` returns zeros, and optimizers would decay it. The
-    forward pass is within ``draws``.
+    Of such a parameter ``torch.func.grad`` returns zeros, and optimizers would decay it.
     """
     recipe, model, trainable = given.fixed.recipe, given.fixed.model, given.fixed.trainable
     with grad_level() as level, torch.enable_grad():
@@ -41,7 +36,6 @@ def of_member(
             torch.autograd.graph.disable_saved_tensors_hooks(HOOKS),
             refuse_other_generators(),
             mappable(),
-            draws(),
             model.bound(params, buffers, training=True) as module,
         ):
             loss_output = evaluate(recipe.loss, module, batch, given.device, recipe.precision)

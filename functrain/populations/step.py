@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import attrs
 from torch import Tensor
@@ -18,6 +18,8 @@ from functrain.populations.draws import MemberDraws, Streams
 from functrain.populations.gradients import of_member
 from functrain.populations.members import UnseenDrawError, mapped
 from functrain.transforms.hyperparameters import replaced
+
+T = TypeVar("T")
 
 KERNELS = step.by_rule(functools.partial(step_gradients, of_member))
 
@@ -64,14 +66,24 @@ def take_steps(
 
 @attrs.define(eq=False)
 class Seen:
-    """Where steps were seen to draw random numbers; ``None`` before the first one.
+    """Whether a step or an evaluation was seen to draw random numbers.
 
     The mode that draws by member sees every operation, and costs as much as all of them. So it is
-    on in the first step, and afterwards only where a step has drawn.
+    off until something draws, which ``vmap`` then refuses, and on from then on.
     """
 
-    forward: bool | None = None
-    elsewhere: bool | None = None
+    draws: bool = False
+
+
+def draw_by_member(take: Callable[..., T], streams: Streams, seen: Seen) -> T:
+    """Call a pure function of all members; it is called again if it draws for the first time."""
+    if not seen.draws:
+        try:
+            return take(randomness="error")
+        except UnseenDrawError:
+            seen.draws = True
+    with MemberDraws(streams):
+        return take(randomness="different")
 
 
 @attrs.frozen(eq=False)
@@ -92,36 +104,17 @@ class EagerMembers:
         streams: Streams,
     ) -> tuple[step.DeviceState, step.Outputs]:
         """Make one update; a donated state is consumed, but its memory is not written to."""
+        # The host selects the members whose update is applied: mostly all of them.
+        kernels = KERNELS._replace(finite=lambda recipe, outputs: True)
         take = functools.partial(
-            take_steps, self.fixed, self.own_batches, state, inputs, ema_due, seed
+            take_steps, self.fixed, self.own_batches, state, inputs, ema_due, seed, kernels
         )
-        try:
-            new, outputs = self._draw(take, streams)
-        except UnseenDrawError:
-            self.seen.forward = self.seen.elsewhere = None
-            new, outputs = self._draw(take, streams)
+        new, outputs = draw_by_member(take, streams, self.seen)
         if self.fixed.recipe.can_skip:
             new = _select(outputs, new, state)
         if donation is not None:
             donation.take()
         return new, outputs
-
-    def _draw(self, take: Any, streams: Streams) -> tuple[step.DeviceState, step.Outputs]:
-        """Make the updates, under the mode where that is needed, and note where it has drawn."""
-        seen, mode = self.seen, MemberDraws(streams)
-        whole, forward = seen.elsewhere is not False, seen.forward is not False
-        draws = functools.partial(mode.forward, enters=forward and not whole)
-        gradients = functools.partial(of_member, draws=draws)
-        kernels = step.by_rule(functools.partial(step_gradients, gradients))
-        # The host selects the members whose update is applied: mostly all of them.
-        kernels = kernels._replace(finite=lambda recipe, outputs: True)
-        with mode if whole else contextlib.nullcontext():
-            found: tuple[step.DeviceState, step.Outputs] = take(
-                kernels, "different" if whole or forward else "error"
-            )
-        seen.forward = mode.drew_in_forward or bool(seen.forward)
-        seen.elsewhere = mode.drew_elsewhere or bool(seen.elsewhere)
-        return found
 
 
 def _select(

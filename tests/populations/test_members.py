@@ -260,3 +260,29 @@ def test_a_model_with_present_values_gives_every_member_the_same_weights() -> No
     assert torch.equal(weight[0], weight[1])
     state, _ = trained(pop, 2)
     assert not torch.equal(state.params["0.weight"][0], state.params["0.weight"][1])
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_a_draw_in_the_backward_that_begins_late_is_by_member(rate: float) -> None:
+    def loss(model: nn.Module, given: tuple[bool, torch.Tensor]) -> torch.Tensor:
+        is_noisy, x = given
+        out: torch.Tensor = model(x)
+        if is_noisy:
+            out.register_hook(lambda grad: grad + torch.randn_like(grad))
+        return out.square().mean()
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.Dropout(rate), nn.Linear(6, 3))
+
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    program = ft.program(model, loss, ft.optim.SGD(lr=0.1))
+    pop = ft.population(program, seeds=[0, 1, 2])
+    state = pop.init()
+    alone = [one.init(seed=seed) for seed, one in enumerate(pop.programs)]
+    for given in [(False, x), (False, x), (True, x), (True, x)]:
+        state, _ = pop.train_step(state, given)
+        alone = [
+            one.train_step(own, given)[0] for one, own in zip(pop.programs, alone, strict=True)
+        ]
+    for index, own in enumerate(alone):
+        torch.testing.assert_close(dict(pop.member(state, index).params), dict(own.params))
