@@ -27,6 +27,11 @@ from functrain.core.step import device_state
 from functrain.errors.nearest import unknown_attribute
 
 
+def _values(params: Any) -> Any:
+    """Return the values that ``init`` was given."""
+    return params
+
+
 @attrs.frozen(eq=False, repr=False)
 class Program(StateReader):
     """``init``, ``train_step`` and ``eval_step``, and the recipe they were built from.
@@ -62,7 +67,7 @@ class Program(StateReader):
     donates: bool = False
     zero_rate: Literal["warn", "raise", "ignore"] = "warn"
     sharded: step.PlacedStep | None = None
-    read: Callable[[Any], Any] = lambda params: params
+    read: Callable[[Any], Any] = _values
     in_phases: ClassVar[bool] = False
 
     def __repr__(self) -> str:

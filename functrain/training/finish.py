@@ -93,7 +93,7 @@ def finished(session: Session, ending: Ending) -> Run:
     session.emit(events.TrainEnd(session.train, ending.reason, ending.detail))
     # Rank 0 has the metrics of its listeners, too. The others go on once its files are written.
     rows, seconds = session.ranks.broadcast((session.recorder.rows, session.seconds()))
-    return Run(
+    run = Run(
         state=_best(session) if session.plan.restore_best else session.train,
         history=History(rows),
         reason=ending.reason,
@@ -102,8 +102,8 @@ def finished(session: Session, ending: Ending) -> Run:
         best={name: one for name, one in session.loop.best.items() if name != "state"},
         seconds=seconds,
         new_steps=new_steps,
-        program=session.plan.program,
     )
+    return run.of_program(session.plan.program)
 
 
 def _warn_of_skipped(session: Session, made: int) -> None:

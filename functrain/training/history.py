@@ -14,7 +14,7 @@ from torch import nn
 from functrain.core.protocol import require_plain
 from functrain.core.schedule import Mode
 from functrain.core.state import TrainState
-from functrain.errors import ConfigurationError, LogError, UnknownNameError
+from functrain.errors import ConfigurationError, LogError, UnknownNameError, UnsupportedError
 from functrain.errors.nearest import unknown_attribute
 from functrain.errors.optional import require
 from functrain.metrics.by_member import flat, of_member, text
@@ -230,8 +230,12 @@ _ELSEWHERE = {
 }
 
 
+class _Trained:
+    __slots__ = ("_program",)  # no field: a saved or pickled run has no program
+
+
 @attrs.frozen(eq=False, repr=False)
-class Run:
+class Run(_Trained):
     """The result of ``fit``.
 
     Attributes:
@@ -255,7 +259,6 @@ class Run:
     best: dict[str, Any]
     seconds: float
     new_steps: int | None = None
-    _program: Any = None
 
     @cached_property
     def model(self) -> nn.Module:
@@ -266,11 +269,22 @@ class Run:
         with the averaged weights. If several processes train together, all of them ask for it.
 
         Raises:
-            UnsupportedError: the program has several modules, or none.
+            UnsupportedError: the program has several modules, or none; or the run was loaded.
         """
-        require_plain(self._program, "run.model")
-        module: nn.Module = self._program.trained(self.state)
+        program = getattr(self, "_program", None)
+        if program is None:
+            raise UnsupportedError(
+                "run.model: a Run that was loaded, or that fit did not make, has no program; "
+                "program.trained(run.state) gives the trained module"
+            )
+        require_plain(program, "run.model")
+        module: nn.Module = program.trained(self.state)
         return module
+
+    def of_program(self, program: Any) -> Run:
+        """Return this run, which then has a ``model``."""
+        object.__setattr__(self, "_program", program)
+        return self
 
     def __getattr__(self, name: str) -> Any:
         raise unknown_attribute("Run", name, type(self).__annotations__, _ELSEWHERE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import functrain as ft
+from functrain import tree
 from functrain.errors import UnsupportedError
 
 X = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
@@ -88,3 +91,14 @@ def test_a_run_of_several_modules_says_whose_to_take() -> None:
         assert run.model
     member = pop.programs[1].trained(pop.member(run.state, 1))
     assert torch.equal(member.weight, pop.member(run.state, 1).params["weight"])
+
+
+def test_a_run_of_any_loss_can_be_pickled_and_saved(tmp_path: Path) -> None:
+    program = ft.program(nn.Linear(4, 3), lambda m, b: loss(m, b), ft.optim.Adam(lr=0.01))
+    run = ft.fit(program, ft.data.Batches((X, Y), 8, seed=0), until="1 epoch")
+    ft.save(tmp_path / "run", run)
+    loaded = pickle.loads(pickle.dumps(run))
+    assert tree.diff(loaded.state, run.state) == []
+    with pytest.raises(UnsupportedError, match=r"program\.trained\(run\.state\)"):
+        _ = loaded.model
+    assert run.model(X).shape == (32, 3)
