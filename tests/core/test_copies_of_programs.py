@@ -41,33 +41,40 @@ HOWS: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda program: pickle.loads(pickle.dumps(program)),
 }
-KINDS: dict[str, Callable[[Any], Any]] = {
-    "eager": lambda program: program,
-    "donated": ft.donated,
-    "compiled": lambda program: ft.compiled(program, backend="eager"),
-}
+
+
+def plain(program: ft.Program) -> ft.Program:
+    return program
+
+
+def captured(program: ft.Program) -> ft.Program:
+    return ft.compiled(program, backend="eager")
+
+
+def norms() -> nn.Module:
+    return nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2))
 
 
 @pytest.mark.parametrize("how", list(HOWS))
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("model", [Net, in_evaluation, "module", "module in evaluation"])
+@pytest.mark.parametrize("is_module", [False, True])
 @pytest.mark.parametrize("steps", [0, 2])
-def test_a_copy_makes_the_same_steps(how: str, kind: str, model: Any, steps: int) -> None:
-    if kind == "compiled":
-        model, x = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2)), X
-    elif isinstance(model, str):
-        torch.manual_seed(0)
-        model, x = in_evaluation() if "evaluation" in model else Net(), X
-    else:
-        x = X
-    program = KINDS[kind](ft.program(model, loss, ft.optim.AdamW(lr=0.1)))
+@pytest.mark.parametrize(
+    ("transform", "model"),
+    [(plain, Net), (plain, in_evaluation), (ft.donated, Net), (captured, norms)],
+)
+def test_a_copy_makes_the_same_steps(
+    how: str, is_module: bool, steps: int, transform: Any, model: Any
+) -> None:
+    torch.manual_seed(0)
+    given = model() if is_module else model
+    program = transform(ft.program(given, loss, ft.optim.AdamW(lr=0.1)))
     state = program.init(seed=1)
     for _ in range(steps):
-        state, _ = program.train_step(state, x)
+        state, _ = program.train_step(state, X)
     copied = HOWS[how](program)
     assert tree.equal(copied.init(seed=1), program.init(seed=1))
-    assert copied.eval_step(state, x) == program.eval_step(state, x)
-    ours, _ = program.train_step(ft.copy(state), x)
-    theirs, _ = copied.train_step(ft.copy(state), x)
+    assert copied.eval_step(state, X) == program.eval_step(state, X)
+    ours, _ = program.train_step(ft.copy(state), X)
+    theirs, _ = copied.train_step(ft.copy(state), X)
     assert tree.diff(ours, theirs) == []
     assert copied.fixed.model.module is not program.fixed.model.module
